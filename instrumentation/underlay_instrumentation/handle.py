@@ -1,0 +1,332 @@
+"""Handles: one call's events as a span, links and histogram points.
+
+Three kinds of call share the sequence and differ in whose span it is: `OwnCall` has a span of its own; `NativeCall` writes on
+the span of an instrumentation that is current; `EnrichedCall` gives its attributes to util-genai, which records the
+`gen_ai.client.*` points itself. Nothing here is attached to the context except inside `attempt()`.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from time import time_ns
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import context as context_api
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    Link,
+    SpanKind,
+    StatusCode,
+    get_current_span,
+    set_span_in_context,
+)
+from underlay.telemetry import attributes as a
+from underlay.telemetry import events, spans
+from underlay.telemetry.attributes import CacheResult, Ending, TokenType
+from underlay_instrumentation import describe, origin
+from underlay_instrumentation.faults import fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from contextvars import Token
+
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span, Tracer
+    from underlay.telemetry.events import AttemptEnded, CacheLooked, CallEnded, CallEvent, CircuitRefused
+    from underlay_instrumentation.foreign import OuterCall
+    from underlay_instrumentation.series import Series
+    from underlay_instrumentation.sink import Points
+
+__all__ = ["INERT", "CallHandle", "EnrichedCall", "InertHandle", "NativeCall", "OwnCall"]
+
+_NOTHING: AbstractContextManager[object] = nullcontext()
+_GENERATED = {a.LINK_ROLE.key: "generated"}
+_RUNTIME = getattr(context_api, "_RUNTIME_CONTEXT", None)
+
+
+class InertHandle:
+    """The handle of a call that nobody watches: no SDK is configured, or instrumentation is suppressed."""
+
+    __slots__ = ()
+
+    def attempt(self) -> AbstractContextManager[object]:
+        """Nothing."""
+        return _NOTHING
+
+    def origin(self) -> bytes:
+        """Nothing to link to."""
+        return b""
+
+    def event(self, event: CallEvent) -> None:
+        """Nothing."""
+
+
+INERT = InertHandle()
+
+
+class _Attached:
+    """Makes a context current for the length of a `with`. Leaving it in another context, as a garbage-collected coroutine does, is silent."""
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._token: Token[Context] | None = None
+
+    def __enter__(self) -> None:
+        self._token = context_api.attach(self._context)
+
+    def __exit__(self, *_exc: object) -> None:
+        token, self._token = self._token, None
+        if token is None:
+            return
+        if _RUNTIME is None:
+            context_api.detach(token)
+            return
+        try:
+            _RUNTIME.detach(token)
+        except (ValueError, RuntimeError):
+            # The token belongs to a context that is gone: there is nothing to restore, and `detach` would log an error.
+            return
+
+
+class CallHandle:
+    """What all calls share: the order of the events, the points, the end."""
+
+    __slots__ = (
+        "_batch_told",
+        "_context",
+        "_ended",
+        "_points",
+        "_response_model",
+        "_saved",
+        "_series",
+        "_started_ns",
+        "_stream",
+        "_tracer",
+    )
+
+    _counts = True
+    """Whether the `gen_ai.client.*` points of this call are ours to record."""
+
+    def __init__(
+        self, points: Points, tracer: Tracer | None, series: Series, context: Context, *, stream: bool
+    ) -> None:
+        self._points = points
+        self._tracer = tracer
+        self._series = series
+        self._context = context
+        self._stream = stream
+        self._started_ns = time_ns()
+        self._response_model = ""
+        self._saved: float | None = None
+        self._ended = False
+
+    def attempt(self) -> AbstractContextManager[object]:
+        """Nothing to attach: the span that the HTTP span belongs under is current already."""
+        return _NOTHING
+
+    def origin(self) -> bytes:
+        """The span that tells this call's story, as 25 bytes."""
+        return origin.pack(get_current_span(self._context).get_span_context())
+
+    def event(self, event: CallEvent) -> None:
+        """Take one event; never raises."""
+        step = _STEPS.get(type(event))
+        if step is None:
+            return
+        try:
+            step(self, event)
+        except Exception as error:  # noqa: BLE001 - telemetry never raises into a call
+            fault(f"telemetry of {type(event).__name__}", error)
+
+    def _put(self, ours: describe.Attributes, theirs: describe.Attributes | None = None) -> None:
+        """Set attributes where this call's story is told."""
+        raise NotImplementedError
+
+    def _on_hit(self, event: CacheLooked, ours: describe.Attributes) -> None:
+        """A hit under another instrumentation's span is a small span of its own, linked to what generated the answer."""
+        if self._tracer is None:
+            return
+        generated = origin.unpack(event.origin)
+        span = self._tracer.start_span(
+            spans.CACHE_HIT(),
+            context=self._context,
+            kind=SpanKind.INTERNAL,
+            attributes=ours,  # type: ignore[arg-type]  # values of the vocabulary's types
+            links=[Link(generated, _GENERATED)] if generated else None,
+            start_time=self._started_ns,
+        )
+        span.end()
+
+    def _finish(self, event: CallEnded) -> None:
+        """The span's end, where the span is ours."""
+
+    def _looked(self, event: CacheLooked) -> None:
+        ours = describe.looked(event)
+        self._put(ours)
+        if event.result is CacheResult.HIT and not event.observed:
+            self._saved = event.saved_seconds
+            self._on_hit(event, ours)
+
+    def _refused(self, event: CircuitRefused) -> None:
+        self._put(describe.refused(event))
+
+    def _attempt_ended(self, event: AttemptEnded) -> None:
+        self._response_model = event.response_model
+        self._put(*describe.attempt(event))
+        if self._counts and event.usage is not None:
+            for kind, count in (
+                (TokenType.INPUT, event.usage.input_tokens),
+                (TokenType.OUTPUT, event.usage.output_tokens),
+            ):
+                if count is not None:
+                    labels = self._series.token(event.response_model, kind)
+                    self._points.token_usage.record(count, labels, self._context)
+
+    def _call_ended(self, event: CallEnded) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        try:
+            self._put(*describe.ended(event, stream=self._stream))
+            self._record(event)
+        finally:
+            self._finish(event)
+
+    def _record(self, event: CallEnded) -> None:
+        points, context = self._points, self._context
+        if self._counts:
+            call = (self._response_model, event.result, event.batch_mode)
+            labels = self._series.call(*call, describe.error_of(event))
+            points.call_duration.record(event.duration, labels, context)
+            if self._stream:
+                labels = self._series.call(*call)
+                if event.first_chunk is not None:
+                    points.first_chunk.record(event.first_chunk, labels, context)
+                if event.chunk_interval is not None:
+                    points.output_chunk.record(event.chunk_interval, labels, context)
+        if self._saved is not None and event.result is CacheResult.HIT:
+            points.time_saved.record(max(0.0, self._saved - event.duration), self._series.model, context)
+
+
+class OwnCall(CallHandle):
+    """A call with a span of its own: the GenAI CLIENT span."""
+
+    __slots__ = ("_span",)
+
+    def __init__(
+        self,
+        points: Points,
+        tracer: Tracer | None,
+        series: Series,
+        context: Context,
+        started: events.CallStarted,
+    ) -> None:
+        super().__init__(points, tracer, series, context, stream=started.stream)
+        if tracer is None:
+            self._span: Span = INVALID_SPAN
+            return
+        attributes: dict[str, Any] = series.attributes  # type: ignore[assignment]
+        if started.stream or started.parameters:
+            attributes = {**attributes, **started.parameters}
+            if started.stream:
+                attributes[a.REQUEST_STREAM.key] = True
+        self._span = tracer.start_span(
+            series.name,
+            context=context,
+            kind=SpanKind.CLIENT,
+            attributes=attributes,
+            start_time=self._started_ns,
+        )
+        self._context = set_span_in_context(self._span, context)
+
+    def attempt(self) -> AbstractContextManager[object]:
+        """Make the call's span current."""
+        return _NOTHING if self._span is INVALID_SPAN else _Attached(self._context)
+
+    def origin(self) -> bytes:
+        """The call's own span, as 25 bytes."""
+        return origin.pack(self._span.get_span_context())
+
+    def _put(self, ours: describe.Attributes, theirs: describe.Attributes | None = None) -> None:
+        if self._span.is_recording():
+            if theirs:
+                ours.update(theirs)
+            self._span.set_attributes(ours)  # type: ignore[arg-type]
+
+    def _on_hit(self, event: CacheLooked, ours: describe.Attributes) -> None:  # noqa: ARG002 - the span has them
+        generated = origin.unpack(event.origin)
+        if generated is not None and self._span.is_recording():
+            self._span.add_link(generated, _GENERATED)
+
+    def _finish(self, event: CallEnded) -> None:
+        if self._span.is_recording() and describe.error_of(event):
+            self._span.set_status(StatusCode.ERROR)
+        if event.ending is Ending.DROPPED:
+            # Told late, by the garbage collector: the duration says when it was.
+            self._span.end(self._started_ns + int(event.duration * 1e9))
+        else:
+            self._span.end()
+
+
+class NativeCall(CallHandle):
+    """A call under a GenAI span of another instrumentation: our attributes go there, the points are ours."""
+
+    __slots__ = ("_span",)
+
+    def __init__(
+        self,
+        points: Points,
+        tracer: Tracer | None,
+        series: Series,
+        context: Context,
+        span: Span,
+        *,
+        stream: bool,
+    ) -> None:
+        super().__init__(points, tracer, series, context, stream=stream)
+        self._span = span
+
+    def _put(self, ours: describe.Attributes, theirs: describe.Attributes | None = None) -> None:  # noqa: ARG002
+        if self._span.is_recording():
+            self._span.set_attributes(ours)  # type: ignore[arg-type]
+
+
+class EnrichedCall(CallHandle):
+    """A call under util-genai's: it puts our attributes on its span and our labels on its points."""
+
+    __slots__ = ("_outer",)
+
+    _counts = False
+
+    def __init__(
+        self,
+        points: Points,
+        tracer: Tracer | None,
+        series: Series,
+        context: Context,
+        outer: OuterCall,
+        *,
+        stream: bool,
+    ) -> None:
+        super().__init__(points, tracer, series, context, stream=stream)
+        self._outer = outer
+
+    def _put(self, ours: describe.Attributes, theirs: describe.Attributes | None = None) -> None:  # noqa: ARG002
+        self._outer.attributes.update(ours)
+        labels = self._outer.metric_attributes
+        if a.CACHE_RESULT.key in ours:
+            labels[a.CACHE_RESULT.key] = ours[a.CACHE_RESULT.key]
+        # Its points may be recorded before our last event, so the usual value stands from the first.
+        labels[a.BATCH_MODE.key] = ours.get(a.BATCH_MODE.key) or labels.get(a.BATCH_MODE.key) or "alone"
+
+
+_STEPS: dict[type, Callable[[CallHandle, Any], None]] = {
+    events.CacheLooked: CallHandle._looked,
+    events.CircuitRefused: CallHandle._refused,
+    events.AttemptEnded: CallHandle._attempt_ended,
+    events.CallEnded: CallHandle._call_ended,
+}
+"""What each event does. `AttemptStarted` does nothing: the attempt is the HTTP client's own span."""

@@ -1,0 +1,133 @@
+"""Where telemetry goes: the tracer, the logger and the histograms, and whether anybody receives them.
+
+`instrument()` may run before an SDK is configured. OpenTelemetry's own proxies turn real later for metrics and logs; for spans
+the question is asked at the start of each call, by two look-ups, until there is a provider.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from opentelemetry import _logs, metrics, trace
+from underlay import _version
+from underlay.telemetry import metrics as m
+from underlay_instrumentation.instruments import Instruments
+
+if TYPE_CHECKING:
+    from opentelemetry._logs import Logger, LoggerProvider
+    from opentelemetry.metrics import Histogram, MeterProvider
+    from opentelemetry.trace import Tracer, TracerProvider
+    from underlay.telemetry.metrics import Generation
+
+__all__ = ["SCHEMA_URL", "SCOPE", "Points", "Sink", "configured", "fixed_sink", "global_sink"]
+
+SCOPE = "underlay"
+"""Name of the instrumentation scope of all spans, metrics and log events."""
+
+VERSION = _version.__version__
+
+SCHEMA_URL: dict[Generation, str] = {
+    "released": "https://opentelemetry.io/schemas/1.37.0",
+    "upcoming": "https://opentelemetry.io/schemas/gen-ai-dev/1.42.0-dev",
+}
+"""Schema of the names by generation; `released` is what opentelemetry-util-genai 1.3 states for the same names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """The histograms whose points are recorded as calls end."""
+
+    call_duration: Histogram
+    token_usage: Histogram
+    first_chunk: Histogram
+    output_chunk: Histogram
+    time_saved: Histogram
+    state_duration: Histogram
+
+
+class Sink:
+    """One destination. `live` turns true once spans or points reach anybody, and stays so."""
+
+    __slots__ = ("_generation", "_global", "_seen", "instruments", "live", "logger", "points", "tracer")
+
+    def __init__(
+        self, tracer: Tracer | None, instruments: Instruments, logger: Logger, generation: Generation
+    ) -> None:
+        self._generation: Generation = generation
+        self._global = tracer is None
+        self._seen: tuple[object, object] | None = None
+        self.tracer = tracer
+        self.logger = logger
+        self.instruments = instruments
+        self.live = not self._global
+        self.points = Points(
+            *(
+                instruments.histogram(metric, generation)
+                for metric in (
+                    m.CALL_DURATION,
+                    m.TOKEN_USAGE,
+                    m.FIRST_CHUNK,
+                    m.OUTPUT_CHUNK,
+                    m.TIME_SAVED,
+                    m.STATE_DURATION,
+                )
+            )
+        )
+
+    def refresh(self) -> bool:
+        """Look whether global providers were set meanwhile; returns `live`. Cheap while nothing changes."""
+        providers = (trace.get_tracer_provider(), metrics.get_meter_provider())
+        if providers != self._seen:
+            self._seen = providers
+            self._resolve(*providers)
+        return self.live
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing left to wait for."""
+        return self.tracer is not None
+
+    def _resolve(self, tracers: TracerProvider, meters: MeterProvider) -> None:
+        if configured(tracers):
+            tracer = tracers.get_tracer(SCOPE, VERSION, SCHEMA_URL[self._generation])
+            # A provider may be set and give nothing: OTEL_SDK_DISABLED.
+            if configured(tracer):
+                self.tracer = tracer
+                self.live = True
+        if configured(meters) and configured(meters.get_meter(SCOPE, VERSION, SCHEMA_URL[self._generation])):
+            self.live = True
+
+
+def configured(part: object) -> bool:
+    """Whether a provider, tracer or meter does anything. Whatever the API package itself defines is a proxy or a no-op."""
+    return not type(part).__module__.startswith(
+        ("opentelemetry.trace", "opentelemetry.metrics", "opentelemetry._logs")
+    )
+
+
+def fixed_sink(
+    tracers: TracerProvider, meters: MeterProvider, loggers: LoggerProvider, generation: Generation
+) -> Sink:
+    """A sink on given providers."""
+    schema = SCHEMA_URL[generation]
+    return Sink(
+        tracers.get_tracer(SCOPE, VERSION, schema),
+        Instruments(meters.get_meter(SCOPE, VERSION, schema)),
+        loggers.get_logger(SCOPE, VERSION, schema),
+        generation,
+    )
+
+
+_instruments: Instruments | None = None
+
+
+def global_sink(generation: Generation) -> Sink:
+    """A sink on the global providers as they are, or as they will be. All such sinks of a process share their instruments."""
+    global _instruments  # noqa: PLW0603 - OpenTelemetry's meter is global, and an instrument cannot be made twice
+    schema = SCHEMA_URL[generation]
+    if _instruments is None:
+        _instruments = Instruments(metrics.get_meter(SCOPE, VERSION, schema_url=schema))
+    sink = Sink(None, _instruments, _logs.get_logger(SCOPE, VERSION, schema_url=schema), generation)
+    sink.refresh()
+    return sink

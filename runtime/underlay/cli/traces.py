@@ -1,0 +1,198 @@
+"""`underlay traces`: the calls of the local telemetry files, one a line, the newest last (nearest to the prompt)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final
+
+import click
+
+from underlay.cli.facts import error_of, http_status, outcome, tokens
+from underlay.cli.output import (
+    Glyphs,
+    Line,
+    Screen,
+    drawing_options,
+    duration,
+    fit,
+    local_time,
+    next_steps,
+    print_json,
+    rfc3339,
+    show,
+    usd,
+    usd_text,
+)
+from underlay.cli.source import NothingFound, from_option, open_files, report_skipped
+from underlay.cli.span_model import Span, is_call
+from underlay.cli.words import Seconds
+from underlay.telemetry import attributes as a
+from underlay.telemetry.attributes import CacheResult
+
+__all__ = ["Wanted", "call_document", "call_table", "traces"]
+
+_STYLES: Final = {"failed": "red", CacheResult.REFUSED: "yellow", CacheResult.HIT: "green", CacheResult.COALESCED: "green"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which calls to list. `slow` is a duration in seconds; what is empty or None does not limit."""
+
+    model: str = ""
+    result: str = ""
+    failed: bool = False
+    slow: float | None = None
+
+    def __call__(self, span: Span) -> bool:
+        """Whether the span is a call, and one that is wanted."""
+        return (
+            is_call(span)
+            and (not self.model or _model_matches(span, self.model))
+            and (not self.result or span.text(a.CACHE_RESULT) == self.result)
+            and (not self.failed or bool(error_of(span)))
+            and (self.slow is None or span.seconds >= self.slow)
+        )
+
+
+@click.command(short_help="List the calls of the local telemetry files.")
+@from_option
+@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Most calls to list.")
+@click.option("--since", type=Seconds(), help="Only calls that ended in the last 10m, 1h, 2d.")
+@click.option("--model", default="", help="Only calls to this model; * and ? match.")
+@click.option("--result", type=click.Choice([item.value for item in CacheResult]), help="Only calls answered like this.")
+@click.option("--failed", is_flag=True, help="Only calls that ended in an error, refusals included.")
+@click.option("--slow", type=Seconds(), help="Only calls that took this long or longer: 500ms, 2s.")
+@drawing_options
+def traces(
+    source: Path | None,
+    limit: int,
+    since: float | None,
+    model: str,
+    result: str | None,
+    failed: bool,
+    slow: float | None,
+    color: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """List the calls of the local telemetry files.
+
+    \b
+    Examples:
+      underlay traces --since 1h --failed
+      underlay traces --model 'gpt-4o*' --slow 2s --limit 50
+      underlay traces --result hit --json
+
+    The newest call is the last line. Details of one: underlay trace ID.
+    """
+    files = open_files(source)
+    since_ns = 0 if since is None else time.time_ns() - int(since * 1e9)
+    calls = files.newest_calls(limit, Wanted(model, result or "", failed, slow), since_ns)
+    report_skipped(files)
+    if as_json:
+        print_json({"calls": [call_document(span) for span in calls], "skipped_lines": files.skipped})
+        return
+    if not calls:
+        if files.last_call() is None:
+            raise NothingFound("The telemetry holds no call to a model.", "underlay doctor -- python app.py")
+        click.echo("No call matches.", err=True)
+        return next_steps(quiet, "underlay traces")
+    screen = Screen.of(sys.stdout, color)
+    show(call_table(calls, screen.width, screen.glyphs), screen)
+    return next_steps(quiet, f"underlay trace {calls[-1].span_id}")
+
+
+def call_document(span: Span) -> dict[str, object]:
+    """One call as JSON: seconds, decimal US dollars, RFC 3339; null where a value is unknown."""
+    return {
+        "trace_id": span.trace_id,
+        "span_id": span.span_id,
+        "start": rfc3339(span.start_ns),
+        "duration_seconds": span.seconds,
+        "service": span.service,
+        "operation": span.text(a.OPERATION),
+        "provider": span.text(a.PROVIDER),
+        "model": span.text(a.REQUEST_MODEL),
+        "response_model": span.text(a.RESPONSE_MODEL) or None,
+        "stream": span.attributes.get(a.REQUEST_STREAM.key) is True,
+        "result": span.text(a.CACHE_RESULT),
+        "reason": span.text(a.CACHE_REASON) or None,
+        "ending": span.text(a.ENDING) or None,
+        "verdict": span.text(a.VERDICT) or None,
+        "http_status": http_status(span),
+        "error_type": error_of(span) or None,
+        "input_tokens": span.whole(a.INPUT_TOKENS),
+        "output_tokens": span.whole(a.OUTPUT_TOKENS),
+        "cost_usd": usd_text(span.number(a.COST)),
+        "saved_usd": usd_text(span.number(a.SAVED)),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    title: str
+    width: int
+    right: bool = False
+    from_width: int = 0
+    """The narrowest screen that shows the column."""
+
+
+_COLUMNS: Final = (
+    _Column("time", 8),
+    _Column("result", 9),
+    _Column("model", 0),
+    _Column("took", 8, right=True),
+    _Column("tokens", 13, right=True, from_width=100),
+    _Column("cost", 10, right=True, from_width=80),
+    _Column("why", 22, from_width=120),
+    _Column("id", 16, from_width=0),
+)
+_GAP: Final = "  "
+
+
+def call_table(calls: Sequence[Span], width: int, glyphs: Glyphs) -> list[Line]:
+    """The calls as a table of at most `width` columns; the model's column takes what the others leave."""
+    columns = [column for column in _COLUMNS if column.from_width <= width]
+    fixed = sum(column.width for column in columns) + len(_GAP) * (len(columns) - 1)
+    model_width = min(40, max(6, width - fixed))
+    header: Line = []
+    lines: list[Line] = [header]
+    for column in columns:
+        size = column.width or model_width
+        header.append((fit(column.title, size, glyphs.more, right=column.right) + _GAP, "dim"))
+    for span in calls:
+        line: Line = []
+        for column in columns:
+            text = fit(_cell(span, column.title), column.width or model_width, glyphs.more, right=column.right)
+            line.append((text + _GAP, _STYLES.get(outcome(span), "") if column.title == "result" else ""))
+        lines.append(line)
+    return lines
+
+
+def _cell(span: Span, title: str) -> str:
+    if title == "time":
+        return local_time(span.start_ns)
+    if title == "result":
+        return outcome(span)
+    if title == "model":
+        return span.text(a.REQUEST_MODEL) or span.name
+    if title == "took":
+        return duration(span.seconds)
+    if title == "tokens":
+        return tokens(span)
+    if title == "cost":
+        cost = span.number(a.COST)
+        return "" if cost is None else usd(cost)
+    if title == "why":
+        return error_of(span) or span.text(a.CACHE_REASON)
+    return span.span_id
+
+
+def _model_matches(span: Span, pattern: str) -> bool:
+    names = (span.text(a.REQUEST_MODEL), span.text(a.RESPONSE_MODEL))
+    return any(fnmatchcase(name.lower(), pattern.lower()) for name in names if name)

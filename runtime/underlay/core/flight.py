@@ -1,0 +1,178 @@
+"""Decides who reads what of one upstream body: a flight, with any number of readers.
+
+A miss is a flight with one reader, a hit and a refusal are flights that have ended before they are read.
+Nobody owns the pull: a reader that lacks a frame while no pull is under way is told to pull. The frames, the
+end and the readers' places change here, under the caller's lock; pulling and closing happen outside it.
+
+An iterator that raised is dead: its next item says "finished" although the body was cut. So a flight that
+failed stays failed, and whether an answer is whole is never read off the iterator's end.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from underlay.telemetry.attributes import Ending
+
+__all__ = ["WAIT", "Flight", "Frame", "Over", "Pull", "Wait"]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The next bytes for this reader."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """This reader must pull the next frame from upstream, now: the flight is marked as being pulled.
+
+    `shared`: others read too, so the pull must not die with this reader.
+    """
+
+    shared: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Somebody else is pulling: wait to be woken, then ask again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """Nothing comes any more. `error` is the exception that ended the body, to be raised to this reader."""
+
+    ending: Ending
+    error: BaseException | None = None
+
+
+WAIT: Final = Wait()
+_PULL_ALONE: Final = Pull(shared=False)
+_PULL_SHARED: Final = Pull(shared=True)
+_COMPLETE: Final = Over(Ending.COMPLETE)
+
+
+class Flight:
+    """One upstream body. `cap` bounds the bytes that are held for joiners and for the store; beyond it frames
+    are dropped once every reader has them, nobody may join, and a reader that lags by more than `cap` is cut
+    off instead of holding up the rest."""
+
+    __slots__ = ("_base", "_frames", "_held", "_next", "_over", "_pulling", "_readers", "cap", "whole")
+
+    def __init__(self, cap: int) -> None:
+        self.cap = cap
+        self.whole = True
+        self._frames: deque[bytes] = deque()
+        self._base = 0
+        self._held = 0
+        self._readers: dict[int, int] = {}
+        self._next = 0
+        self._pulling = False
+        self._over: Over | None = None
+
+    @classmethod
+    def finished(cls, frames: tuple[bytes, ...]) -> Flight:
+        """A flight whose whole body is known: a hit, or a reply of our own."""
+        flight = cls(0)
+        flight._frames = deque(frames)
+        flight._over = _COMPLETE
+        return flight
+
+    @property
+    def readers(self) -> int:
+        """How many readers hold the body."""
+        return len(self._readers)
+
+    @property
+    def over(self) -> Over | None:
+        """How the body ended, or None while it runs."""
+        return self._over
+
+    @property
+    def joinable(self) -> bool:
+        """True while a new reader could still have every frame from the first."""
+        return self.whole and (self._over is None or self._over.ending is Ending.COMPLETE)
+
+    def frames(self) -> tuple[bytes, ...] | None:
+        """Every frame from the first, or None when some were dropped."""
+        return tuple(self._frames) if self.whole else None
+
+    def join(self) -> int:
+        """A new reader, placed before the first frame. Returns its number."""
+        if not self.joinable:
+            raise ValueError("this flight cannot be joined: frames were dropped or it has failed")
+        self._next += 1
+        self._readers[self._next] = 0
+        return self._next
+
+    def step(self, reader: int) -> Frame | Pull | Wait | Over:
+        """What this reader does next."""
+        place = self._readers.get(reader)
+        if place is None:
+            return self._over or Over(Ending.CLOSED)
+        index = place - self._base
+        if index < 0:
+            del self._readers[reader]
+            return Over(Ending.FAILED, LagError())
+        if index < len(self._frames):
+            self._readers[reader] = place + 1
+            data = self._frames[index]
+            if not self.whole:
+                self._trim()
+            return Frame(data)
+        if self._over is not None:
+            return self._over
+        if self._pulling:
+            return WAIT
+        self._pulling = True
+        return _PULL_SHARED if len(self._readers) > 1 else _PULL_ALONE
+
+    def pulled(self, data: bytes) -> None:
+        """The pull brought a frame."""
+        self._pulling = False
+        self._frames.append(data)
+        self._held += len(data)
+        if self._held > self.cap:
+            self.whole = False
+            self._trim()
+
+    def end(self, ending: Ending, error: BaseException | None = None) -> bool:
+        """The body ended. Only the first end counts: returns whether this was it."""
+        self._pulling = False
+        if self._over is not None:
+            return False
+        self._over = Over(ending, error) if error is not None or ending is not Ending.COMPLETE else _COMPLETE
+        return True
+
+    def leave(self, reader: int) -> bool:
+        """This reader is gone. Returns whether upstream must be closed now: nobody reads any more and the
+        body has not ended.
+
+        While a pull is under way the puller asks again when it returns.
+        """
+        self._readers.pop(reader, None)
+        return self.deserted and not self._pulling
+
+    @property
+    def deserted(self) -> bool:
+        """True when the body runs on and nobody reads it."""
+        return not self._readers and self._over is None
+
+    def _trim(self) -> None:
+        """Let go of frames that every reader has had, and of those that a reader beyond the cap holds up."""
+        slowest = min(self._readers.values(), default=self._base + len(self._frames))
+        while self._frames and (self._base < slowest or self._held - len(self._frames[-1]) > self.cap):
+            self._held -= len(self._frames.popleft())
+            self._base += 1
+
+
+class LagError(Exception):
+    """A reader fell further behind a shared body than may be held for it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this reader fell too far behind a shared answer that is larger than the cache keeps"
+        )

@@ -1,0 +1,276 @@
+"""Decides which calls are the same call: the key of a request.
+
+Default-deny: everything in the request is part of the key except the headers named in `NEUTRAL`, each with
+its reason. A field that a provider adds tomorrow is in the key today. The canonical form sorts *top-level*
+body fields only: nested order, number spelling and strings stay as sent, because structured output follows
+the property order of its schema.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = [
+    "CREDENTIALS",
+    "NEUTRAL",
+    "NEUTRAL_PREFIXES",
+    "Body",
+    "Headers",
+    "Unkeyable",
+    "body_of",
+    "digest",
+    "key_of",
+    "scope_of",
+    "sort_headers",
+]
+
+NEUTRAL: Final[Mapping[bytes, str]] = {
+    b"connection": "hop by hop",
+    b"keep-alive": "hop by hop",
+    b"te": "hop by hop",
+    b"proxy-connection": "hop by hop",
+    b"content-length": "follows from the body",
+    b"user-agent": "names the client, not the question",
+    b"traceparent": "differs on every call",
+    b"tracestate": "differs on every call",
+    b"baggage": "describes the caller's trace",
+    b"b3": "differs on every call",
+    b"x-b3-traceid": "differs on every call",
+    b"x-b3-spanid": "differs on every call",
+    b"x-b3-parentspanid": "differs on every call",
+    b"x-b3-sampled": "differs on every call",
+    b"x-b3-flags": "differs on every call",
+    b"uber-trace-id": "differs on every call",
+    b"x-cloud-trace-context": "differs on every call",
+    b"x-amzn-trace-id": "differs on every call",
+    b"x-request-id": "differs on every call",
+    b"x-client-request-id": "differs on every call",
+    b"request-id": "differs on every call",
+    b"x-correlation-id": "differs on every call",
+    b"idempotency-key": "differs on every call and promises the same effect, not another answer",
+    b"x-idempotency-key": "differs on every call",
+    b"cache-control": "our control header: says how to use the cache, not what is asked",
+}
+"""Headers that are not in the key, with the reason."""
+
+NEUTRAL_PREFIXES: Final[Mapping[bytes, str]] = {
+    b"x-stainless-": "the SDK's description of its own platform and retry count",
+    b"underlay-": "our control headers",
+}
+"""Header prefixes that are not in the key, with the reason."""
+
+CREDENTIALS: Final[frozenset[bytes]] = frozenset(
+    (
+        b"authorization",
+        b"proxy-authorization",
+        b"x-api-key",
+        b"api-key",
+        b"x-goog-api-key",
+        b"cookie",
+        b"ocp-apim-subscription-key",
+    )
+)
+"""Headers that say who asks. They enter the key as a keyed hash, the scope, and never as themselves."""
+
+_KEEP, _NEUTRAL, _CREDENTIAL = 0, 1, 2
+_kinds: dict[bytes, tuple[int, bytes]] = {}
+_KINDS_LIMIT = 4096  # header names come from outside: bounded, recomputed when full
+
+
+def _kind(name: bytes) -> tuple[int, bytes]:
+    lower = name.lower()
+    if lower in CREDENTIALS:
+        kind = _CREDENTIAL
+    elif lower in NEUTRAL or lower.startswith(tuple(NEUTRAL_PREFIXES)):
+        kind = _NEUTRAL
+    else:
+        kind = _KEEP
+    if len(_kinds) >= _KINDS_LIMIT:
+        _kinds.clear()
+    _kinds[name] = (kind, lower)
+    return kind, lower
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """A request's headers, sorted by what they mean to the key: `kept` (lower-case name, value) in order of
+    name, `credentials` as sent."""
+
+    kept: tuple[tuple[bytes, bytes], ...]
+    credentials: tuple[tuple[bytes, bytes], ...]
+
+
+def sort_headers(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """Split raw headers into those in the key and those that say who asks. Order among equal names is
+    kept."""
+    kept: list[tuple[bytes, bytes]] = []
+    credentials: list[tuple[bytes, bytes]] = []
+    for name, value in raw:
+        known = _kinds.get(name)
+        kind, lower = known if known is not None else _kind(name)
+        if kind == _KEEP:
+            kept.append((lower, value))
+        elif kind == _CREDENTIAL:
+            credentials.append((lower, value))
+    kept.sort(key=_name)
+    return Headers(tuple(kept), tuple(credentials))
+
+
+def _name(header: tuple[bytes, bytes]) -> bytes:
+    return header[0]
+
+
+def scope_of(secret: bytes, credentials: Sequence[tuple[bytes, bytes]], namespace: str | None) -> bytes:
+    """Who may share an answer: HMAC-SHA-256 of the credential headers, or the namespace that the user named
+    for rotating tokens.
+
+    An unknown credential is a new scope, so a mistake costs a miss and never a leak.
+    """
+    if namespace is not None:
+        return b"n" + hmac.digest(secret, namespace.encode(), "sha256")
+    return b"c" + hmac.digest(
+        secret, _framed(part for header in sorted(credentials) for part in header), "sha256"
+    )
+
+
+def _framed(parts: Iterable[bytes]) -> bytes:
+    """Join parts so that no two different lists give the same bytes: each is preceded by its length."""
+    return b"".join([b"%d:%b" % (len(part), part) for part in parts])
+
+
+def _head(scope: bytes, method: bytes, url: bytes, kept: Sequence[tuple[bytes, bytes]]) -> bytes:
+    flat = [scope, method, url]
+    for name, value in kept:
+        flat.append(name)
+        flat.append(value)
+    return b"%d;" % len(flat) + _framed(flat)
+
+
+def digest(
+    scope: bytes, method: bytes, url: bytes, kept: Sequence[tuple[bytes, bytes]], body: bytes
+) -> bytes:
+    """SHA-256 over the request as it was sent: the index of the memo that spares a repeated call the
+    parse."""
+    hashed = hashlib.sha256(b"underlay.raw.1;" + _head(scope, method, url, kept))
+    hashed.update(body)
+    return hashed.digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A JSON object body: its fields parsed, and each top-level field's text exactly as sent, sorted by
+    name."""
+
+    fields: Mapping[str, Any]
+    members: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unkeyable:
+    """The body has no canonical form, so the call is neither answered from the cache nor stored. `fields` is
+    what could be read."""
+
+    reason: str
+    fields: Mapping[str, Any] | None = None
+
+
+class _RepeatedNameError(ValueError):
+    pass
+
+
+class _NotANumberError(ValueError):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise _RepeatedNameError
+    return made
+
+
+def _refuse_constant(_: str) -> Any:
+    raise _NotANumberError
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
+_SPACE = " \t\n\r"
+
+
+def body_of(raw: bytes) -> Body | Unkeyable:
+    """Parse a request body. Repeated names, NaN or Infinity and invalid UTF-8 have no one meaning:
+    `Unkeyable`."""
+    try:
+        text = raw.decode("utf-8")
+        return _members(text)
+    except UnicodeDecodeError:
+        return Unkeyable("invalid_utf8")
+    except _RepeatedNameError:
+        return Unkeyable("duplicate_names", _lenient(raw))
+    except _NotANumberError:
+        return Unkeyable("not_a_number", _lenient(raw))
+    except (ValueError, IndexError, RecursionError):
+        return Unkeyable("not_json")
+
+
+def _lenient(raw: bytes) -> Mapping[str, Any] | None:
+    value = json.loads(raw)
+    return value if isinstance(value, dict) else None
+
+
+def _members(text: str) -> Body:
+    """Walk the top-level object, keeping each value's own text."""
+    fields: dict[str, Any] = {}
+    members: list[tuple[str, str]] = []
+    at = _skip(text, 0)
+    if text[at] != "{":
+        raise ValueError("not an object")
+    at = _skip(text, at + 1)
+    if text[at] == "}":
+        return _closed(text, at, fields, members)
+    while True:
+        if text[at] != '"':
+            raise ValueError("not a name")
+        name, at = scanstring(text, at + 1, True)
+        at = _skip(text, at)
+        if text[at] != ":":
+            raise ValueError("no colon")
+        start = _skip(text, at + 1)
+        value, at = _decoder.raw_decode(text, start)
+        if name in fields:
+            raise _RepeatedNameError
+        fields[name] = value
+        members.append((name, text[start:at]))
+        at = _skip(text, at)
+        if text[at] == "}":
+            return _closed(text, at, fields, members)
+        if text[at] != ",":
+            raise ValueError("no comma")
+        at = _skip(text, at + 1)
+
+
+def _skip(text: str, at: int) -> int:
+    while text[at] in _SPACE:
+        at += 1
+    return at
+
+
+def _closed(text: str, at: int, fields: dict[str, Any], members: list[tuple[str, str]]) -> Body:
+    if text[at + 1 :].strip(_SPACE):
+        raise ValueError("text after the object")
+    members.sort()
+    return Body(fields, tuple(members))
+
+
+def key_of(scope: bytes, method: bytes, url: bytes, kept: Sequence[tuple[bytes, bytes]], body: Body) -> bytes:
+    """The key: SHA-256 over scope, method, URL, kept headers and the canonical body. 32 bytes."""
+    flat = [part.encode("utf-8", "surrogatepass") for member in body.members for part in member]
+    return hashlib.sha256(b"underlay.key.1;" + _head(scope, method, url, kept) + _framed(flat)).digest()

@@ -1,0 +1,34 @@
+"""Decides what one attempt says about the provider: failure, success, or nothing.
+
+Nothing is the verdict of everything that is not the provider's doing: the caller's own request (4xx), its
+cancel, its close, a full connection pool. A 429 says that the provider is up and busy. 501 and 505 are about
+the request.
+"""
+
+from __future__ import annotations
+
+from underlay.telemetry.attributes import Ending, Verdict
+
+__all__ = ["judge", "judge_status"]
+
+_ABOUT_THE_REQUEST = frozenset((501, 505))
+
+
+def judge_status(status: int) -> Verdict:
+    """What the status line alone says."""
+    if status >= 500:
+        return Verdict.NOTHING if status in _ABOUT_THE_REQUEST else Verdict.FAILURE
+    return Verdict.SUCCESS if 200 <= status < 300 else Verdict.NOTHING
+
+
+def judge(status: int, ending: Ending, *, error: bool, blame: bool) -> Verdict:
+    """What the whole attempt says. `error` and `blame` are the dialect's reading of an error inside the body:
+    there was one, and it speaks against the provider."""
+    by_status = judge_status(status)
+    if by_status is not Verdict.SUCCESS:
+        return by_status
+    if error:
+        return Verdict.FAILURE if blame else Verdict.NOTHING
+    if ending is Ending.COMPLETE:
+        return Verdict.SUCCESS
+    return Verdict.FAILURE if ending is Ending.TRUNCATED else Verdict.NOTHING

@@ -1,0 +1,186 @@
+"""Statistics of a process: one listener among others. Thread-safe; percentiles are exact over a bounded
+window.
+
+Totals are monotonic. `reset` moves a baseline of the view that people read; the counters that telemetry
+exports go on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from underlay.telemetry.attributes import CacheResult, TokenType, Verdict
+from underlay.telemetry.events import (
+    AttemptEnded,
+    CacheLooked,
+    CallEnded,
+    CircuitChanged,
+    CircuitRefused,
+    Faulted,
+)
+from underlay.telemetry.listener import QuietHandle
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from underlay.settings import StatisticsSettings
+    from underlay.telemetry.events import CallEvent, CallStarted, ProcessEvent, Usage
+
+__all__ = ["OTHER", "ModelStats", "Statistics", "percentile"]
+
+OTHER = "other"
+"""Where models beyond the bound are counted together."""
+_TYPES_LIMIT = 50  # kinds of error told apart per model
+
+
+def percentile(ordered: Sequence[float], share: float) -> float | None:
+    """The value below which `share` (0..1) of sorted samples lie, by linear interpolation between the closest
+    ranks (Hyndman and Fan, *The American Statistician* 50(4), 1996, definition 7). None without samples."""
+    if not ordered:
+        return None
+    rank = (len(ordered) - 1) * share
+    low = int(rank)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (rank - low)
+
+
+@dataclass(slots=True)
+class ModelStats:
+    """What happened to the calls of one (provider, model). Latencies are seconds and only of calls that a
+    provider answered."""
+
+    window: int
+    results: Counter[str] = field(default_factory=Counter)
+    lookups: Counter[str] = field(default_factory=Counter)
+    upstream: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
+    tokens_saved: Counter[str] = field(default_factory=Counter)
+    transitions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    refusals: int = 0
+    cost: float = 0.0
+    cost_saved: float = 0.0
+    unpriced: int = 0
+    latencies: deque[float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.latencies = deque(maxlen=self.window)
+
+    @property
+    def calls(self) -> int:
+        """Calls that ended."""
+        return sum(self.results.values())
+
+    def latency(self, share: float) -> float | None:
+        """A percentile of the latencies in seconds; None without any."""
+        return percentile(sorted(self.latencies), share)
+
+
+def _add_usage(tokens: Counter[str], usage: Usage | None) -> None:
+    if usage is not None:
+        tokens[TokenType.INPUT] += usage.input_tokens or 0
+        tokens[TokenType.OUTPUT] += usage.output_tokens or 0
+
+
+class Statistics:
+    """Counts what the events say, per (provider, model)."""
+
+    def __init__(self, settings: StatisticsSettings) -> None:
+        self._settings = settings
+        self._lock = Lock()
+        self._models: dict[tuple[str, str], ModelStats] = {}
+        self.faults: Counter[str] = Counter()
+
+    def forked(self) -> None:
+        """In a fork child: a fresh lock, and totals from zero, as the child exports under its own instance
+        id."""
+        self._lock = Lock()
+        self._models = {}
+        self.faults = Counter()
+
+    def start(self, started: CallStarted) -> _Counting:
+        """A call began."""
+        return _Counting(self, started.provider, started.model)
+
+    def event(self, event: ProcessEvent) -> None:
+        """A transition, or a fault of ours."""
+        if isinstance(event, CircuitChanged):
+            with self._lock:
+                self._of(event.provider, event.model).transitions[event.left, event.entered] += 1
+        elif isinstance(event, Faulted):
+            with self._lock:
+                self.faults[event.stage] += 1
+
+    def models(self) -> dict[tuple[str, str], ModelStats]:
+        """A copy of everything, safe to read at leisure."""
+        with self._lock:
+            return {name: _copy(stats) for name, stats in self._models.items()}
+
+    def call_event(self, provider: str, model: str, event: CallEvent) -> None:
+        """Something happened to a call of this model."""
+        with self._lock:
+            stats = self._of(provider, model)
+            if isinstance(event, CallEnded):
+                stats.results[event.result] += 1
+                _count_error(stats, event.error_type)
+                if event.status is not None and event.result in _ANSWERED:
+                    stats.latencies.append(event.duration)
+            elif isinstance(event, AttemptEnded):
+                stats.upstream[event.verdict] += 1
+                _add_usage(stats.tokens, event.usage)
+                if event.cost_usd is not None:
+                    stats.cost += event.cost_usd
+                elif event.verdict is Verdict.SUCCESS:
+                    stats.unpriced += 1
+            elif isinstance(event, CacheLooked):
+                stats.lookups[event.result] += 1
+                if event.result is CacheResult.HIT and not event.observed:
+                    _add_usage(stats.tokens_saved, event.saved_usage)
+                    stats.cost_saved += event.saved_usd or 0.0
+            elif isinstance(event, CircuitRefused) and not event.observed:
+                stats.refusals += 1
+
+    def _of(self, provider: str, model: str) -> ModelStats:
+        stats = self._models.get((provider, model))
+        if stats is None:
+            if len(self._models) >= self._settings.max_models:
+                provider, model = OTHER, OTHER
+                stats = self._models.get((provider, model))
+            if stats is None:
+                stats = self._models[provider, model] = ModelStats(self._settings.window)
+        return stats
+
+
+_ANSWERED = frozenset((CacheResult.MISS, CacheResult.BYPASS))
+
+
+def _count_error(stats: ModelStats, kind: str) -> None:
+    if kind:
+        known = kind in stats.errors or len(stats.errors) < _TYPES_LIMIT
+        stats.errors[kind if known else OTHER] += 1
+
+
+def _copy(stats: ModelStats) -> ModelStats:
+    copy = ModelStats(
+        stats.window, Counter(stats.results), Counter(stats.lookups), Counter(stats.upstream), Counter(stats.errors), Counter(stats.tokens),
+        Counter(stats.tokens_saved), Counter(stats.transitions), stats.refusals, stats.cost, stats.cost_saved, stats.unpriced,
+    )  # fmt: skip
+    copy.latencies.extend(stats.latencies)
+    return copy
+
+
+class _Counting(QuietHandle):
+    """Statistics' hold on one call."""
+
+    __slots__ = ("_model", "_provider", "_statistics")
+
+    def __init__(self, statistics: Statistics, provider: str, model: str) -> None:
+        self._statistics = statistics
+        self._provider = provider
+        self._model = model
+
+    def event(self, event: CallEvent) -> None:
+        self._statistics.call_event(self._provider, self._model, event)

@@ -1,0 +1,199 @@
+"""The book of one attempt: a request that left for the provider, until its body ended. However many read that
+body, it ends once."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from underlay.core.cache import Entry, Leave, plan_store, stored_headers
+from underlay.core.circuit_breaker import Permit
+from underlay.core.decode import decoder
+from underlay.core.verdict import judge
+from underlay.providers.dialect import Outcome
+from underlay.telemetry.attributes import Ending, Stage, Verdict
+from underlay.telemetry.events import AttemptEnded, AttemptStarted
+
+if TYPE_CHECKING:
+    from underlay.core.decode import Decoder
+    from underlay.core.flight import Flight
+    from underlay.pipeline.engine import Engine
+    from underlay.pipeline.ports import Mishap, Upstream
+    from underlay.pipeline.recognise import Asked
+    from underlay.pipeline.watch import Watched
+    from underlay.providers.dialect import Observer
+
+__all__ = ["Attempt"]
+
+_UNKNOWN = Outcome(complete=False, lost=True)
+_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+_ENTRY_OVERHEAD = 1024  # bytes an entry takes besides its body: key, headers, objects
+
+
+class Attempt:
+    """Reads the answer as it passes, and settles the books at its end."""
+
+    __slots__ = (
+        "_asked",
+        "_decoder",
+        "_engine",
+        "_ended",
+        "_observer",
+        "_permit",
+        "_started",
+        "_upstream",
+        "_watched",
+        "number",
+        "stream",
+    )
+
+    def __init__(
+        self, engine: Engine, asked: Asked, watched: Watched, permit: Permit | None, number: int, now: float
+    ) -> None:
+        self._engine = engine
+        self._asked = asked
+        self._watched = watched
+        self._permit = permit
+        self._started = now
+        self._upstream: Upstream | None = None
+        self._observer: Observer | None = None
+        self._decoder: Decoder | None = None
+        self._ended = False
+        self.number = number
+        self.stream = False
+        watched.event(AttemptStarted(number))
+
+    def answered(self, upstream: Upstream) -> None:
+        """The head of the reply came."""
+        self._upstream = upstream
+        kind, encoding = b"", ""
+        for name, value in upstream.headers:
+            lower = name.lower()
+            if lower == b"content-type":
+                kind = value
+            elif lower == b"content-encoding":
+                encoding = value.decode("latin-1")
+        self.stream = kind.lower().startswith(b"text/event-stream")
+        if encoding and encoding.lower() != "identity":
+            self._decoder = decoder(encoding)
+            if self._decoder is None:
+                return  # an encoding that this machine cannot read: the answer passes, and stays unknown to the books
+        self._observer = self._asked.dialect.observe(stream=self.stream, status=upstream.status)
+
+    def feed(self, frame: bytes) -> None:
+        """Read a frame. A fault here costs the books, never the frame."""
+        if self._observer is None:
+            return
+        try:
+            self._observer.feed(self._decoder.decode(frame) if self._decoder is not None else frame)
+        except Exception as error:  # noqa: BLE001 never break the app
+            self._observer = None
+            self._engine.faults.report(Stage.STREAM, error)
+
+    @property
+    def terminal_seen(self) -> bool:
+        """The dialect's terminal event has passed: whatever comes now, the answer is whole."""
+        return self._observer is not None and self._observer.ended
+
+    def failed(self, mishap: Mishap, now: float) -> None:
+        """The request got no reply, or was given up before one came."""
+        if not self._ended:
+            self._ended = True
+            self._close(
+                mishap.verdict,
+                now,
+                AttemptEnded(self.number, now - self._started, mishap.verdict, None, mishap.name),
+            )
+
+    def finish(
+        self, ending: Ending, now: float, flight: Flight, mishap: Mishap | None = None
+    ) -> tuple[Ending, str, Entry | None]:
+        """The body ended, or nobody reads it any more. Returns how it really ended (a stream whose terminal
+        event was seen is complete, one that stopped without it was cut), the error's name, and the entry to
+        store."""
+        if self._ended:
+            return ending, "", None
+        self._ended = True
+        try:
+            return self._finish(ending, now, flight, mishap)
+        except Exception as error:  # noqa: BLE001 never break the app
+            self._engine.faults.report(Stage.RECORD, error)
+            self._close(Verdict.NOTHING, now, AttemptEnded(self.number, now - self._started, Verdict.NOTHING))
+            return ending, "", None
+
+    def _finish(
+        self, ending: Ending, now: float, flight: Flight, mishap: Mishap | None
+    ) -> tuple[Ending, str, Entry | None]:
+        upstream = self._upstream
+        assert upstream is not None  # noqa: S101 finish follows answered
+        outcome = self._observer.outcome() if self._observer is not None else _UNKNOWN
+        status = upstream.status
+        if not outcome.lost and 200 <= status < 300:
+            if outcome.complete:
+                ending = Ending.COMPLETE
+            elif ending is Ending.COMPLETE:
+                ending = Ending.TRUNCATED
+        if mishap is not None and ending is not Ending.COMPLETE and 200 <= status < 300 and not outcome.error:
+            verdict = mishap.verdict
+        else:
+            verdict = judge(status, ending, error=bool(outcome.error), blame=outcome.blame)
+        error_type = _error_type(status, ending, outcome, mishap)
+        cost = self._engine.cost(self._asked, outcome)
+        entry, reason = self._entry(outcome, flight, now, cost)
+        self._close(
+            verdict, now,
+            AttemptEnded(
+                self.number, now - self._started, verdict, status, error_type, outcome.usage, cost, outcome.model, outcome.response_id,
+                outcome.finish_reasons, entry is not None, reason,
+            ),
+        )  # fmt: skip
+        return ending, error_type, entry
+
+    def _close(self, verdict: Verdict, now: float, ended: AttemptEnded) -> None:
+        """Settle the permit, whatever else goes wrong, and tell."""
+        permit, self._permit = self._permit, None
+        try:
+            self._watched.event(ended)
+        finally:
+            if permit is not None:
+                self._engine.state.circuits.settle(
+                    self._asked.circuit, permit, verdict, now, self._watched.origin()
+                )
+
+    def _entry(
+        self, outcome: Outcome, flight: Flight, now: float, cost: float | None
+    ) -> tuple[Entry | None, str]:
+        asked, upstream = self._asked, self._upstream
+        if not asked.key or upstream is None:
+            return None, asked.uncacheable
+        frames = flight.frames()
+        plan = plan_store(
+            upstream.status, complete=outcome.complete, storable=outcome.storable, error=bool(outcome.error),
+            fits=frames is not None, directives=asked.directives,
+        )  # fmt: skip
+        if isinstance(plan, Leave):
+            return None, plan.reason
+        assert frames is not None  # noqa: S101 plan_store keeps only what fits
+        headers = stored_headers(upstream.headers)
+        size = (
+            sum(map(len, frames)) + sum(len(name) + len(value) for name, value in headers) + _ENTRY_OVERHEAD
+        )
+        entry = Entry(
+            upstream.status, headers, frames, now, self._engine.settings.llm_cache.ttl, size, self.stream, now - self._started,
+            outcome.usage, cost, self._watched.origin(),
+        )  # fmt: skip
+        return entry, ""
+
+
+def _error_type(status: int, ending: Ending, outcome: Outcome, mishap: Mishap | None) -> str:
+    """A short, bounded name of what went wrong; empty when nothing did. The provider's own word wins over the
+    status."""
+    if outcome.error and _NAME.fullmatch(outcome.error):
+        return outcome.error
+    if status >= 400:
+        return str(status)
+    if ending is Ending.TRUNCATED:
+        return "truncated"
+    if ending is Ending.FAILED:
+        return mishap.name if mishap is not None else "read_error"
+    return "error" if outcome.error else ""

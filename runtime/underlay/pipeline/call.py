@@ -1,0 +1,68 @@
+"""The book of one call: from its entry to the moment its reader has done with the reply."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from underlay.telemetry.attributes import BatchMode, CacheResult, Ending
+from underlay.telemetry.events import CallEnded
+
+if TYPE_CHECKING:
+    from underlay.pipeline.watch import Watched
+
+__all__ = ["Call"]
+
+
+class Call:
+    """Ends once, with its reader. Times are seconds on the runtime's clock."""
+
+    __slots__ = (
+        "_chunks",
+        "_ended",
+        "_first",
+        "_last",
+        "batch_mode",
+        "error_type",
+        "result",
+        "started",
+        "status",
+        "stream",
+        "watched",
+    )
+
+    def __init__(self, watched: Watched, started: float, *, stream: bool) -> None:
+        self.watched = watched
+        self.started = started
+        self.stream = stream
+        self.result = CacheResult.BYPASS
+        self.batch_mode = BatchMode.ALONE
+        self.status: int | None = None
+        self.error_type = ""
+        self._chunks = 0
+        self._first: float | None = None
+        self._last = started
+        self._ended = False
+
+    def chunk(self, now: float) -> None:
+        """The reader was given a frame."""
+        if self._first is None:
+            self._first = now
+        self._last = now
+        self._chunks += 1
+
+    def end(self, ending: Ending, now: float, error_type: str = "") -> None:
+        """The reader has done. Only the first end counts."""
+        if self._ended:
+            return
+        self._ended = True
+        first = interval = None
+        if self.stream and self._first is not None:
+            first = self._first - self.started
+            if self._chunks > 1:
+                interval = (self._last - self._first) / (self._chunks - 1)
+        self.watched.event(
+            CallEnded(
+                self.result, ending, max(0.0, now - self.started), self.status, error_type or self.error_type, self._chunks, first, interval,
+                self.batch_mode, self.watched.trace_id(),
+            )
+        )  # fmt: skip

@@ -1,0 +1,134 @@
+"""Everything that calls share. What a fork child must not inherit hangs off one object, `State`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from underlay.core.circuit_breaker import Policy
+from underlay.pipeline.circuits import Circuits
+from underlay.pipeline.prices import Prices
+from underlay.pipeline.recognise import Memo
+from underlay.pipeline.watch import Watch
+from underlay.stores.memory import MemoryStore
+from underlay.telemetry.attributes import Stage
+from underlay.telemetry.events import Unpriced
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from underlay.core.cache import Entry
+    from underlay.pipeline.reader import Reader
+    from underlay.pipeline.recognise import Asked
+    from underlay.providers.dialect import Outcome
+    from underlay.providers.recognise import Recogniser
+    from underlay.settings import Settings
+    from underlay.telemetry.listener import Listener
+
+__all__ = ["Clock", "Engine", "State"]
+
+
+class Clock(Protocol):
+    """Where time comes from."""
+
+    def now(self) -> float:
+        """Seconds, monotonic."""
+        ...
+
+
+class State:
+    """The state of one process: locks, circuits, store, memo, and the readers that were garbage-collected.
+
+    A finaliser may run anywhere, also while this thread holds one of our locks. So it only appends to
+    `dropped`, and the next caller closes those books.
+    """
+
+    def __init__(self, settings: Settings, watch: Watch, store: MemoryStore[Entry] | None = None) -> None:
+        breaker, cache = settings.circuit_breaker, settings.llm_cache
+        policy = Policy(
+            breaker.failure_threshold,
+            breaker.recovery_timeout,
+            breaker.success_threshold,
+            breaker.probe_timeout,
+        )
+        self.circuits = Circuits(policy, watch.event)
+        self.store = store if store is not None else MemoryStore(cache.maxsize, cache.max_bytes)
+        self.memo = Memo()
+        self.dropped: deque[tuple[Reader, float]] = deque()
+
+
+class Engine:
+    """One runtime's engine: settings, clock, listeners, prices and state."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        recogniser: Recogniser,
+        listeners: Sequence[Listener],
+        store: MemoryStore[Entry] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.recogniser = recogniser
+        self.watch = Watch(listeners)
+        self.faults = self.watch.faults
+        self.prices = Prices()
+        # Random per process unless the user named one: an unknown credential must never share a scope.
+        self.secret = (
+            settings.secret.reveal().encode() if settings.secret is not None else secrets.token_bytes(32)
+        )
+        self.state = State(settings, self.watch, store)
+        self._unpriced: set[tuple[str, str]] = set()
+        _engines.add(self)
+
+    def cost(self, asked: Asked, outcome: Outcome) -> float | None:
+        """US dollars of an answer, None when unknown. A model without a price is said once."""
+        if outcome.usage is None:
+            return None
+        provider, model = asked.circuit
+        cost, priced = self.prices.cost(provider, (outcome.model, model), outcome.usage, outcome.billing)
+        if not priced and (provider, model) not in self._unpriced and len(self._unpriced) < 1000:
+            self._unpriced.add((provider, model))
+            self.watch.event(Unpriced(provider, model))
+        return cost
+
+    def settle_dropped(self) -> None:
+        """Close the books of readers that were garbage-collected since the last caller."""
+        dropped = self.state.dropped
+        while dropped:
+            try:
+                reader, at = dropped.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            try:
+                reader.drop(at)
+            except Exception as error:  # noqa: BLE001 never break the app
+                self.faults.report(Stage.RECORD, error)
+
+    def forked(self) -> None:
+        """In a fork child: circuits and permits of the parent do not exist here, and its locks may be held
+        for ever."""
+        listeners = self.watch.listeners
+        for listener in listeners:
+            forked = getattr(listener, "forked", None)
+            if forked is not None:
+                forked()
+        self.watch = Watch(listeners)
+        self.faults = self.watch.faults
+        self.state = State(self.settings, self.watch, self.state.store.forked())
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for engine in list(_engines):
+        engine.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

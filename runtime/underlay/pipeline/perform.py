@@ -1,0 +1,166 @@
+"""The life of a call, from a candidate request to its reply.
+
+    recognise -> call -> policy -> cache -> coalesce -> circuit -> budget -> queue -> attempt -> (stream ->
+    record, as the body is read)
+
+Never break the app: a fault of ours before the send lets the request go upstream unchanged; after the send,
+the upstream reply is handed over and only the book-keeping is lost. Nothing is ever sent twice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from underlay.core.circuit_breaker import Refusal
+from underlay.core.flight import Flight
+from underlay.pipeline.attempt import Attempt
+from underlay.pipeline.call import Call
+from underlay.pipeline.flow import Flow, Join, Proceed, Reply, Wait
+from underlay.pipeline.ports import Exchange
+from underlay.pipeline.reader import Body, Reader
+from underlay.pipeline.recognise import recognise
+from underlay.pipeline.stages import STAGES, refuse
+from underlay.settings import Mode
+from underlay.telemetry.attributes import Ending, Stage
+from underlay.telemetry.events import CallStarted
+
+if TYPE_CHECKING:
+    from underlay.pipeline.engine import Engine
+    from underlay.pipeline.ports import Ports
+    from underlay.providers.recognise import Candidate
+
+__all__ = ["perform"]
+
+
+async def perform(engine: Engine, exchange: Exchange, candidate: Candidate, ports: Ports) -> Reply:
+    """Carry one request through the stages. Raises only what the app's own transport raised, or the caller's
+    own cancellation."""
+    flow = Flow(engine, exchange, ports)
+    try:
+        return await _stages(flow, candidate)
+    except BaseException as error:
+        return await _rescue(flow, error)
+
+
+async def _stages(flow: Flow, candidate: Candidate) -> Reply:
+    engine = flow.engine
+    engine.settle_dropped()
+    asked = recognise(flow.exchange, candidate, engine.settings.llm_cache, engine.secret, engine.state.memo)
+    if asked is None:
+        return await _untouched(flow)
+    flow.asked = asked
+    flow.stage = Stage.CALL
+    _open(flow)
+    for stage, step in STAGES:
+        flow.stage = stage
+        answer = await step(flow)
+        while isinstance(answer, Wait):
+            await flow.ports.wait(answer.waiter)
+            answer = await step(flow)
+        if isinstance(answer, Reply):
+            return answer
+        if isinstance(answer, Join):
+            return _joined(flow, answer.body)
+    flow.stage = Stage.ATTEMPT
+    return await _attempt(flow)
+
+
+def _open(flow: Flow) -> None:
+    asked, exchange = flow.asked, flow.exchange
+    ask = asked.ask
+    started = CallStarted(
+        asked.circuit.provider,
+        ask.operation,
+        ask.model,
+        ask.stream,
+        exchange.host,
+        exchange.port,
+        ask.parameters,
+    )
+    flow.call = Call(flow.engine.watch.start(started), flow.ports.now(), stream=ask.stream)
+
+
+def _joined(flow: Flow, body: Body) -> Reply:
+    upstream = body.upstream
+    assert upstream is not None  # noqa: S101 only a body with a head can be joined
+    flow.call.status = upstream.status
+    return Reply(upstream.status, upstream.headers, Reader(body, flow.call, flow.ports))
+
+
+async def _attempt(flow: Flow) -> Reply:
+    """Take a permit, send, and hand over a body whose books are kept as it is read."""
+    engine, ports, call, asked = flow.engine, flow.ports, flow.call, flow.asked
+    if engine.settings.circuit_breaker.mode is not Mode.OFF:
+        permit = engine.state.circuits.admit(asked.circuit, ports.now())
+        if isinstance(permit, Refusal):
+            answer = refuse(flow, permit)
+            if not isinstance(answer, Proceed):
+                assert isinstance(answer, Reply)  # noqa: S101 a refusal is one or the other
+                return answer
+        else:
+            flow.permit = permit
+    attempt = flow.attempt = Attempt(engine, asked, call.watched, flow.permit, 1, ports.now())
+    try:
+        with call.watched.sending():
+            upstream = await ports.send(_outgoing(flow.exchange))
+    except BaseException as error:
+        flow.foreign = error
+        raise
+    flow.upstream = upstream
+    call.status = upstream.status
+    attempt.answered(upstream)
+    call.stream = attempt.stream
+    cap = (
+        engine.settings.llm_cache.max_entry_bytes
+        if asked.key and engine.settings.llm_cache.mode is not Mode.OFF
+        else 0
+    )
+    body = Body(engine, Flight(cap), upstream, attempt, asked.key)
+    return Reply(upstream.status, upstream.headers, Reader(body, call, ports), upstream)
+
+
+def _outgoing(exchange: Exchange) -> Exchange | None:
+    """None: the request as the caller made it. Our own control headers never leave the process."""
+    if not any(name[:9].lower() == b"underlay-" for name, _ in exchange.headers):
+        return None
+    kept = [(name, value) for name, value in exchange.headers if name[:9].lower() != b"underlay-"]
+    return Exchange(
+        exchange.method, exchange.scheme, exchange.host, exchange.port, exchange.target, kept, exchange.body
+    )
+
+
+async def _untouched(flow: Flow) -> Reply:
+    """Let the request pass: it is not ours, or a fault of ours stands in its way."""
+    try:
+        upstream = flow.upstream = await flow.ports.send(_outgoing(flow.exchange))
+    except BaseException as error:
+        flow.foreign = error
+        raise
+    return Reply(upstream.status, upstream.headers, None, upstream)
+
+
+async def _rescue(flow: Flow, error: BaseException) -> Reply:
+    """Tell the app's own exceptions from faults of ours, close the books, and keep the call alive."""
+    theirs = flow.foreign is error or not isinstance(error, Exception)
+    if not theirs:
+        flow.engine.faults.report(flow.stage, error)
+    _close_books(flow, error, theirs=theirs)
+    if theirs:
+        raise error
+    if flow.upstream is not None:
+        return Reply(flow.upstream.status, flow.upstream.headers, None, flow.upstream)
+    return await _untouched(flow)
+
+
+def _close_books(flow: Flow, error: BaseException, *, theirs: bool) -> None:
+    now = flow.ports.now()
+    try:
+        mishap = flow.ports.describe(error)
+        if flow.attempt is not None:
+            flow.attempt.failed(mishap, now)
+        elif flow.permit is not None:
+            flow.engine.state.circuits.settle(flow.asked.circuit, flow.permit, mishap.verdict, now, b"")
+        if flow.call is not None:
+            flow.call.end(mishap.ending if theirs else Ending.COMPLETE, now, mishap.name if theirs else "")
+    except Exception as fault:  # noqa: BLE001 never break the app
+        flow.engine.faults.report(Stage.RECORD, fault)

@@ -1,0 +1,55 @@
+"""The dated price table of the wheel, read once, and what each (provider, model) resolved to."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from underlay.core.price import Price, PriceBook
+
+if TYPE_CHECKING:
+    from underlay.core.usage import Billing
+    from underlay.telemetry.events import Usage
+
+__all__ = ["Prices"]
+
+_LIMIT = 4096  # resolved models remembered; names come from outside
+
+
+class Prices:
+    """Costs of answers. `book` is read from the wheel when none is given."""
+
+    def __init__(self, book: PriceBook | None = None) -> None:
+        self.book = (
+            book
+            if book is not None
+            else PriceBook.from_json(json.loads(files("underlay").joinpath("data/prices.json").read_bytes()))
+        )
+        self._lock = Lock()
+        self._resolved: dict[tuple[str, str], Price | None] = {}
+
+    def resolve(self, provider: str, model: str) -> Price | None:
+        """The price of a model, or None when the table has none."""
+        name = (provider, model)
+        if name in self._resolved:
+            return self._resolved[name]
+        price = self.book.resolve(provider, model)
+        with self._lock:
+            if len(self._resolved) >= _LIMIT:
+                self._resolved.clear()
+            self._resolved[name] = price
+        return price
+
+    def cost(
+        self, provider: str, models: tuple[str, str], usage: Usage | None, billing: Billing | None
+    ) -> tuple[float | None, bool]:
+        """US dollars of an answer, None when unknown, and whether a price was found for the first or else the
+        second model name."""
+        price = (self.resolve(provider, models[0]) if models[0] else None) or self.resolve(
+            provider, models[1]
+        )
+        if price is None:
+            return None, False
+        return self.book.cost(price, usage, billing=billing), True

@@ -1,0 +1,104 @@
+"""From a request to a call: is it one of ours, what does it ask, and under which key may its answer be
+kept."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from underlay.core.cache import directives_of
+from underlay.core.key import Unkeyable, body_of, digest, key_of, scope_of, sort_headers
+from underlay.pipeline.circuits import Name
+
+if TYPE_CHECKING:
+    from underlay.core.cache import Directives
+    from underlay.pipeline.ports import Exchange
+    from underlay.providers.dialect import Ask, Dialect
+    from underlay.providers.recognise import Candidate
+    from underlay.settings import CacheSettings
+
+__all__ = ["Asked", "Known", "Memo", "recognise"]
+
+_MEMO_LIMIT = 4096  # requests remembered, about 300 bytes each
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a request's bytes mean: found once, then remembered by their digest. `key` is empty when the
+    answer may not be kept, and `uncacheable` says why."""
+
+    ask: Ask
+    key: bytes
+    uncacheable: str
+    circuit: Name
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One call of ours: its dialect, what it asks, and how this caller wants the cache used."""
+
+    dialect: Dialect
+    ask: Ask
+    key: bytes
+    uncacheable: str
+    circuit: Name
+    directives: Directives
+
+
+class Memo:
+    """Raw digest -> what it means, bounded, least recently used out first: a hit parses nothing."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._known: OrderedDict[bytes, Known] = OrderedDict()
+
+    def get(self, raw: bytes) -> Known | None:
+        """What these bytes mean, if they were seen."""
+        with self._lock:
+            known = self._known.get(raw)
+            if known is not None:
+                self._known.move_to_end(raw)
+            return known
+
+    def put(self, raw: bytes, known: Known) -> None:
+        """Remember."""
+        with self._lock:
+            if len(self._known) >= _MEMO_LIMIT:
+                self._known.popitem(last=False)
+            self._known[raw] = known
+
+
+def recognise(
+    exchange: Exchange, candidate: Candidate, settings: CacheSettings, secret: bytes, memo: Memo
+) -> Asked | None:
+    """The call that this request is, or None when its body is not one of the API's: then it passes
+    untouched."""
+    headers = sort_headers(exchange.headers)
+    scope = scope_of(secret, headers.credentials, settings.namespace)
+    method, url = exchange.method.encode(), exchange.url
+    raw = digest(scope, method, url, headers.kept, exchange.body)
+    known = memo.get(raw)
+    if known is None:
+        body = body_of(exchange.body)
+        ask = candidate.ask(body.fields)
+        if ask is None:
+            return None
+        if isinstance(body, Unkeyable):
+            key, reason = b"", body.reason
+        else:
+            reason = ask.uncacheable or (
+                "sampling" if settings.sampling == "deterministic" and not ask.deterministic else ""
+            )
+            key = b"" if reason else key_of(scope, method, url, headers.kept, body)
+        known = Known(ask, key, reason, Name(candidate.provider, ask.model))
+        memo.put(raw, known)
+    return Asked(
+        candidate.dialect,
+        known.ask,
+        known.key,
+        known.uncacheable,
+        known.circuit,
+        directives_of(exchange.headers),
+    )

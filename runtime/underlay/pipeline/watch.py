@@ -1,0 +1,127 @@
+"""The listeners of a runtime as one: what a listener raises is counted and dropped, and changes no call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from underlay.pipeline.faults import Faults
+from underlay.telemetry.attributes import Stage
+from underlay.telemetry.events import Faulted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from underlay.telemetry.events import CallEvent, CallStarted, ProcessEvent
+    from underlay.telemetry.listener import Handle, Listener
+
+__all__ = ["Watch", "Watched"]
+
+
+class Watched:
+    """Every listener's handle on one call."""
+
+    __slots__ = ("_faults", "_handles")
+
+    def __init__(self, handles: Sequence[Handle], faults: Faults) -> None:
+        self._handles = handles
+        self._faults = faults
+
+    def event(self, event: CallEvent) -> None:
+        """Tell every listener."""
+        for handle in self._handles:
+            try:
+                handle.event(event)
+            except Exception as error:  # noqa: BLE001 a listener is foreign code
+                self._faults.report(Stage.LISTENER, error)
+
+    def origin(self) -> bytes:
+        """The first listener's pointer to this call that is not empty."""
+        for handle in self._handles:
+            try:
+                origin = handle.origin()
+            except Exception as error:  # noqa: BLE001 a listener is foreign code
+                self._faults.report(Stage.LISTENER, error)
+            else:
+                if origin:
+                    return origin
+        return b""
+
+    def trace_id(self) -> str:
+        """The first listener's trace of this call that is not empty."""
+        for handle in self._handles:
+            try:
+                trace_id = handle.trace_id()
+            except Exception as error:  # noqa: BLE001 a listener is foreign code
+                self._faults.report(Stage.LISTENER, error)
+            else:
+                if trace_id:
+                    return trace_id
+        return ""
+
+    def sending(self) -> _Sending:
+        """Entered around the send alone."""
+        return _Sending(self._handles, self._faults)
+
+
+class _Sending:
+    """Enters every handle's `attempt()` and leaves them in reverse; never raises and never swallows what the
+    send raised."""
+
+    __slots__ = ("_entered", "_faults", "_handles")
+
+    def __init__(self, handles: Sequence[Handle], faults: Faults) -> None:
+        self._handles = handles
+        self._faults = faults
+        self._entered: list[AbstractContextManager[object]] = []
+
+    def __enter__(self) -> None:
+        for handle in self._handles:
+            try:
+                scope = handle.attempt()
+                scope.__enter__()
+            except Exception as error:  # noqa: BLE001 a listener is foreign code
+                self._faults.report(Stage.LISTENER, error)
+            else:
+                self._entered.append(scope)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._entered:
+            try:
+                self._entered.pop().__exit__(kind, error, trace)
+            except Exception as fault:  # noqa: BLE001 a listener is foreign code
+                self._faults.report(Stage.LISTENER, fault)
+
+
+class Watch:
+    """The listeners of one runtime."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self.listeners = tuple(listeners)
+        self.faults = Faults(self.event)
+
+    def start(self, started: CallStarted) -> Watched:
+        """A call begins: ask every listener for its handle."""
+        handles: list[Handle] = []
+        for listener in self.listeners:
+            try:
+                handles.append(listener.start(started))
+            except Exception as error:  # noqa: BLE001 a listener is foreign code
+                self.faults.report(Stage.LISTENER, error)
+        return Watched(handles, self.faults)
+
+    def event(self, event: ProcessEvent) -> None:
+        """Tell every listener something about the process."""
+        for listener in self.listeners:
+            try:
+                listener.event(event)
+            except Exception as error:  # noqa: BLE001 a listener is foreign code
+                # A listener that fails on the news of a fault is only counted: telling it again would not
+                # end.
+                if isinstance(event, Faulted):
+                    self.faults.counts[Stage.LISTENER] += 1
+                else:
+                    self.faults.report(Stage.LISTENER, error)

@@ -1,0 +1,101 @@
+"""What the pipeline asks of an API dialect: one file per dialect answers it, without I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from underlay.core.usage import Billing
+    from underlay.telemetry.events import Usage
+
+__all__ = ["Ask", "Dialect", "Observer", "Outcome"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What one request body asks for, in neutral terms.
+
+    `operation` is the GenAI operation name. `uncacheable` is why the answer must not be stored or replayed,
+    empty when it may be. `deterministic` is true at temperature 0 or with a seed. `parameters` are request
+    attributes of the conventions by key.
+    """
+
+    operation: str
+    model: str
+    stream: bool
+    deterministic: bool
+    uncacheable: str = ""
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an answer's body turned out to be, as far as it was read.
+
+    `complete`: the dialect's terminal event was seen, or (JSON) the body parsed as one value. Only a complete
+    body without `error` may be stored, and only if `storable` (a failed or unfinished background answer is
+    complete and not storable). `error` is the provider's error type inside the body ("overloaded_error"),
+    empty when there was none; `blame` is true when that error speaks against the provider (a failure), false
+    when it says nothing (rate limit, invalid request). `lost`: the observer gave up (too large), so that
+    nothing is known about the end: such a body is neither stored nor judged. `billing` is what the price
+    depends on beside `usage`.
+    """
+
+    complete: bool
+    storable: bool = True
+    error: str = ""
+    blame: bool = False
+    usage: Usage | None = None
+    model: str = ""
+    response_id: str = ""
+    finish_reasons: tuple[str, ...] = ()
+    lost: bool = False
+    billing: Billing | None = None
+
+
+class Observer(Protocol):
+    """Reads one answer's *decoded* bytes as they pass. Never raises on strange input: what it cannot read
+    stays unknown."""
+
+    @property
+    def ended(self) -> bool:
+        """True once the terminal event has been seen; always false for JSON before `outcome`."""
+        ...
+
+    def feed(self, data: bytes) -> None:
+        """More bytes, in any slicing."""
+        ...
+
+    def outcome(self) -> Outcome:
+        """The verdict over what was fed. Called once, when the body has ended or was left."""
+        ...
+
+
+class Dialect(Protocol):
+    """One API of one family: `name` like "openai.chat", `family` "openai" or "anthropic" (the wire shape),
+    `suffix` the path's end, `required` the body fields without which a request on an unknown host is not this
+    API."""
+
+    name: str
+    family: str
+    suffix: str
+    required: tuple[str, ...]
+
+    def ask(self, body: Mapping[str, object]) -> Ask | None:
+        """What the request asks for, or None when the body is not one of this API."""
+        ...
+
+    def observe(self, *, stream: bool, status: int) -> Observer:
+        """An observer for one answer. `stream` is what the reply's content type says, not what was asked."""
+        ...
+
+    def error_body(self, kind: str, message: str) -> bytes:
+        """An error in this API's own JSON shape, as the SDKs parse it."""
+        ...
+
+    def text(self, body: object) -> str | None:
+        """The text of a parsed JSON answer, or None where there is none (embeddings)."""
+        ...

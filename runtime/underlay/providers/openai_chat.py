@@ -1,0 +1,183 @@
+"""OpenAI chat completions, and the many servers that speak it. Shapes: the API reference, "Chat completions"
+and "Streaming"."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from underlay.core.usage import chat_billing, chat_usage
+from underlay.providers._ask import (
+    SAMPLING,
+    choice_count,
+    deterministic,
+    foreign_tool,
+    integer,
+    number,
+    read_fields,
+    word,
+)
+from underlay.providers._errors import openai_body, openai_kind
+from underlay.providers._observe import JSONObserver, StreamObserver, named, parsed
+from underlay.providers.dialect import Ask, Outcome
+from underlay.telemetry import attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from underlay.core.usage import Billing
+    from underlay.providers.dialect import Observer
+    from underlay.telemetry.events import Usage
+
+__all__ = ["OpenAIChat"]
+
+_FIELDS = (
+    *SAMPLING,
+    (attributes.MAX_TOKENS.key, "max_tokens", integer),
+    (attributes.MAX_TOKENS.key, "max_completion_tokens", integer),
+    (attributes.FREQUENCY_PENALTY.key, "frequency_penalty", number),
+    (attributes.PRESENCE_PENALTY.key, "presence_penalty", number),
+    (attributes.SEED.key, "seed", integer),
+    (attributes.CHOICE_COUNT.key, "n", choice_count),
+    (attributes.TOP_K.key, "top_k", integer),
+)
+_OWN_TOOLS = frozenset({"function", "custom"})
+_SEARCHES = ("web_search_options", "search_parameters", "plugins")
+_OUTPUT_TYPES = {"text": "text", "json_object": "json", "json_schema": "json"}
+
+
+class OpenAIChat:
+    """`POST …/chat/completions`."""
+
+    name = "openai.chat"
+    family = "openai"
+    suffix = "/chat/completions"
+    required: tuple[str, ...] = ("model", "messages")
+
+    def ask(self, body: Mapping[str, object]) -> Ask | None:
+        """What a chat completion asks for; None without a model and a list of messages."""
+        model, messages = word(body.get("model")), body.get("messages")
+        if model is None or not isinstance(messages, list) or not messages:
+            return None
+        parameters = read_fields(body, _FIELDS)
+        if (output := _output_type(body)) is not None:
+            parameters[attributes.OUTPUT_TYPE.key] = output
+        return Ask(
+            operation="chat",
+            model=model,
+            stream=body.get("stream") is True,
+            deterministic=deterministic(body),
+            uncacheable="server_tool" if _searches(body, model) else "",
+            parameters=parameters,
+        )
+
+    def observe(self, *, stream: bool, status: int) -> Observer:
+        """An observer of one answer: chunks up to `[DONE]`, or one object."""
+        return ChatStream() if stream else JSONObserver(status, read=_read, kind=openai_kind)
+
+    def error_body(self, kind: str, message: str) -> bytes:
+        """An error in OpenAI's shape."""
+        return openai_body(kind, message)
+
+    def text(self, body: object) -> str | None:
+        """The content of the first choice; None when it has none (a tool call)."""
+        for choice in _choices(body):
+            message = choice.get("message")
+            content = message.get("content") if isinstance(message, dict) else None
+            return content if isinstance(content, str) else None
+        return None
+
+
+def _output_type(body: Mapping[str, object]) -> str | None:
+    modalities = body.get("modalities")
+    if isinstance(modalities, list) and "audio" in modalities:
+        return "speech"
+    wanted = body.get("response_format")
+    kind = wanted.get("type") if isinstance(wanted, dict) else None
+    return _OUTPUT_TYPES.get(kind) if isinstance(kind, str) else None
+
+
+def _searches(body: Mapping[str, object], model: str) -> bool:
+    # Search on the provider's side makes the answer a matter of the day: a field (OpenAI, xAI, OpenRouter) or
+    # a model that always searches.
+    if any(body.get(field) for field in _SEARCHES) or model.endswith(":online") or "-search-" in model:
+        return True
+    return "tools" in body and foreign_tool(body["tools"], _OWN_TOOLS)
+
+
+def _choices(body: object) -> list[dict[str, object]]:
+    choices = body.get("choices") if isinstance(body, dict) else None
+    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+
+
+def _index(choice: Mapping[str, object], position: int) -> int:
+    index = integer(choice.get("index"))
+    return position if index is None else index
+
+
+def _read(body: dict[str, object]) -> Outcome:
+    choices = _choices(body)
+    finish = {_index(choice, i): named(choice.get("finish_reason")) for i, choice in enumerate(choices)}
+    return Outcome(
+        complete=True,
+        storable=bool(choices),
+        usage=chat_usage(body.get("usage")),
+        model=named(body.get("model")),
+        response_id=named(body.get("id")),
+        finish_reasons=tuple(reason for _, reason in sorted(finish.items()) if reason),
+        billing=chat_billing(body),
+    )
+
+
+class ChatStream(StreamObserver):
+    """Chunks of a streamed completion. Usage rides on the last chunk, if the caller or the provider wanted it
+    at all.
+
+    A chunk is parsed only when it can tell something new: most carry a few letters of text between the same
+    id and model. Quotes inside JSON strings are escaped, so a quoted name in the bytes is a name or a whole
+    string; a `\\u` escape could spell one, and is parsed.
+    """
+
+    __slots__ = ("_billing", "_usage")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._usage: Usage | None = None
+        self._billing: Billing | None = None
+
+    def _event(self, data: bytes) -> None:
+        if data.startswith(b"[DONE]"):
+            self._end()
+        elif not (self.model and self.response_id and _idle(data)):
+            self._chunk(parsed(data))
+
+    def _chunk(self, chunk: dict[str, object] | None) -> None:
+        if chunk is None:
+            return
+        self.model = named(chunk.get("model"), self.model)
+        self.response_id = named(chunk.get("id"), self.response_id)
+        for position, choice in enumerate(_choices(chunk)):
+            if reason := named(choice.get("finish_reason")):
+                self.finish[_index(choice, position)] = reason
+        usage = chat_usage(chunk.get("usage")) or _groq_usage(chunk)
+        if usage is not None:
+            self._usage = usage
+            self._billing = chat_billing(chunk) or self._billing
+        if error := openai_kind(chunk):
+            self._end(error)
+
+    def _verdict(self) -> Outcome:
+        return replace(self._base(), usage=self._usage, billing=self._billing)
+
+
+def _idle(data: bytes) -> bool:
+    if b'"error"' in data or b"\\u" in data:
+        return False
+    if b'"usage"' in data and data.count(b'"usage"') != data.count(b'"usage":null'):
+        return False
+    return data.count(b'"finish_reason"') == data.count(b'"finish_reason":null')
+
+
+def _groq_usage(chunk: Mapping[str, object]) -> Usage | None:
+    extra = chunk.get("x_groq")
+    return chat_usage(extra.get("usage")) if isinstance(extra, dict) else None

@@ -1,0 +1,2 @@
+"""The vocabulary: metrics, attributes, span names and events, as data. Imports nothing outside the standard
+library."""

@@ -1,0 +1,178 @@
+"""What the runtime tells its listeners: frozen facts about one call, or about the process.
+
+Durations are seconds on the runtime's own (monotonic) clock, money is US dollars, sizes are bytes. Origins
+are opaque bytes that a listener made: they come back with a hit, so that a listener can link a replay to what
+generated it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from underlay.telemetry.attributes import BatchMode, CacheResult, CircuitState, Ending, Stage, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "AttemptEnded",
+    "AttemptStarted",
+    "CacheLooked",
+    "CallEnded",
+    "CallEvent",
+    "CallStarted",
+    "CircuitChanged",
+    "CircuitRefused",
+    "Faulted",
+    "ProcessEvent",
+    "Unpriced",
+    "Usage",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer, by the GenAI conventions: `input_tokens` includes cached ones, `output_tokens`
+    includes reasoning.
+
+    None means unknown and is never the same as 0.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+    @property
+    def total(self) -> int | None:
+        """Input plus output, or None when both are unknown."""
+        if self.input_tokens is None and self.output_tokens is None:
+            return None
+        return (self.input_tokens or 0) + (self.output_tokens or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class CallStarted:
+    """A recognised call entered. `parameters` are request attributes of the conventions, ready to be set on a
+    span."""
+
+    provider: str
+    operation: str
+    model: str
+    stream: bool
+    server_address: str
+    server_port: int | None
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLooked:
+    """The cache was asked. `observed`: the cache only watches, and what it would have served was not served.
+
+    `reason` says why the cache was passed by (result `bypass`). `origin`, `age`, `saved_*` belong to a hit.
+    """
+
+    result: CacheResult
+    key: str = ""
+    reason: str = ""
+    observed: bool = False
+    age: float | None = None
+    origin: bytes = b""
+    saved_seconds: float | None = None
+    saved_usd: float | None = None
+    saved_usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitRefused:
+    """The circuit did not let the call through. `observed`: the breaker only watches, and the call was
+    sent."""
+
+    state: CircuitState
+    retry_after: float
+    observed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted:
+    """A request is about to leave for the provider. `number` counts from 1 within the call."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    """One upstream body ended, once, however many readers it had."""
+
+    number: int
+    duration: float
+    verdict: Verdict
+    status: int | None = None
+    error_type: str = ""
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    response_model: str = ""
+    response_id: str = ""
+    finish_reasons: tuple[str, ...] = ()
+    stored: bool = False
+    store_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    """The call ended for its caller: the last event of a handle.
+
+    `first_chunk` and `chunk_interval` (mean) are seconds and only known for streams. `error_type` is empty on
+    success. `trace_id` is 32 hexadecimal digits, empty without a trace.
+    """
+
+    result: CacheResult
+    ending: Ending
+    duration: float
+    status: int | None = None
+    error_type: str = ""
+    chunks: int = 0
+    first_chunk: float | None = None
+    chunk_interval: float | None = None
+    batch_mode: BatchMode = BatchMode.ALONE
+    trace_id: str = ""
+
+
+CallEvent = CacheLooked | CircuitRefused | AttemptStarted | AttemptEnded | CallEnded
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitChanged:
+    """A circuit went from one state to another. `lasted` is the time in the state that was left; `causes` are
+    origins of the calls that failed."""
+
+    provider: str
+    model: str
+    left: CircuitState
+    entered: CircuitState
+    reason: str
+    lasted: float
+    failures: int = 0
+    causes: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Faulted:
+    """A fault of underlay itself. The call went on without the stage; `error` is the exception's type name,
+    never its text."""
+
+    stage: Stage
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unpriced:
+    """A model has no price in the table. Said once per (provider, model)."""
+
+    provider: str
+    model: str
+
+
+ProcessEvent = CircuitChanged | Faulted | Unpriced

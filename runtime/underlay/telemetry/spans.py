@@ -1,0 +1,34 @@
+"""Span and log-event names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["CACHE_HIT", "CALL", "TRANSITION", "TRANSITION_EVENT", "SpanName"]
+
+
+@dataclass(frozen=True, slots=True)
+class SpanName:
+    """A span: the pattern of its name and its OpenTelemetry kind."""
+
+    pattern: str
+    kind: Literal["client", "internal"]
+    brief: str
+
+    def __call__(self, **fields: str) -> str:
+        """The name with its fields filled in."""
+        return self.pattern.format(**fields)
+
+
+CALL = SpanName("{operation} {model}", "client", "One call as the app saw it: the GenAI client span")
+CACHE_HIT = SpanName(
+    "cache hit",
+    "internal",
+    "A hit under another instrumentation's GenAI span; links to the span that generated the answer",
+)
+TRANSITION = SpanName(
+    "circuit_breaker {state}", "internal", "A circuit changed its state; links to the calls that caused it"
+)
+TRANSITION_EVENT = "underlay.circuit_breaker.transition"
+"""Name of the log event beside a transition's span."""

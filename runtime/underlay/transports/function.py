@@ -1,0 +1,128 @@
+"""The adapter for clients that do not speak through httpx: any callable, through the same pipeline.
+
+A call becomes an exchange whose body is its model and its key; what the callable returns is the reply.
+Results are kept pickled, so that a caller who changes its answer does not change everybody's; a result that
+cannot be pickled is returned and not kept.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import TYPE_CHECKING, Any, Final
+
+from underlay.pipeline.ports import Exchange, Mishap, Upstream
+from underlay.providers.dialect import Ask, Outcome
+from underlay.providers.recognise import Candidate
+from underlay.telemetry.attributes import Ending, Verdict
+from underlay.transports.common import BasePorts
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from underlay.pipeline.engine import Engine
+    from underlay.transports.homes import Home
+
+__all__ = ["FunctionPorts", "candidate_for", "exchange_for", "result_of"]
+
+_UNKEPT: Final = b"underlay.unkept"
+_HEADERS: Final = ((b"content-type", b"application/python-pickle"),)
+
+
+class _Observer:
+    """A result is whole as soon as it is there; one that could not be pickled is not for keeping."""
+
+    __slots__ = ("_kept", "ended")
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._kept = True
+
+    def feed(self, data: bytes) -> None:
+        self.ended = True
+        self._kept = data is not _UNKEPT
+
+    def outcome(self) -> Outcome:
+        return Outcome(complete=True, storable=self._kept)
+
+
+class _FunctionDialect:
+    """How a plain callable looks to the pipeline."""
+
+    name = "function"
+    family = "function"
+    suffix = ""
+    required = ("model",)
+
+    def ask(self, body: Mapping[str, object]) -> Ask | None:
+        return Ask(
+            "chat",
+            str(body["model"]),
+            stream=False,
+            deterministic=True,
+            uncacheable="" if "key" in body else "no_key",
+        )
+
+    def observe(self, *, stream: bool, status: int) -> _Observer:  # noqa: ARG002 one shape only
+        return _Observer()
+
+    def error_body(self, kind: str, message: str) -> bytes:
+        return f"{kind}: {message}".encode()
+
+    def text(self, body: object) -> str | None:
+        return body if isinstance(body, str) else None
+
+
+_DIALECT: Final = _FunctionDialect()
+
+
+def candidate_for(provider: str) -> Candidate:
+    """The candidate of every call to a callable of this provider."""
+    return Candidate(provider, _DIALECT, known=True)
+
+
+def exchange_for(provider: str, name: str, model: str, key: str | None) -> Exchange:
+    """A call of the callable `name` as an exchange. Without a key its answer is not kept."""
+    fields = {"model": model} if key is None else {"model": model, "key": key}
+    return Exchange("CALL", b"python", provider, None, b"/" + name.encode(), (), json.dumps(fields).encode())
+
+
+class FunctionPorts(BasePorts):
+    """One call's ports over a callable that takes no arguments."""
+
+    __slots__ = ("_frame", "_function", "result")
+
+    def __init__(self, engine: Engine, home: Home, function: Callable[[], Awaitable[Any]]) -> None:
+        super().__init__(engine, home)
+        self._function = function
+        self._frame: bytes | None = None
+        self.result: Any = None
+
+    def describe(self, error: BaseException) -> Mishap:
+        common = self.describe_common(error)
+        if common.ending is Ending.CANCELLED:
+            return common
+        # The callable is the provider's client: what it raises is the provider's failure, unless its class
+        # says otherwise.
+        return Mishap(Ending.FAILED, Verdict.FAILURE, common.name)
+
+    async def send(self, request: Exchange | None) -> Upstream:
+        self.sent = True
+        self.result = await self._function()
+        try:
+            self._frame = pickle.dumps(self.result)
+        except Exception:  # noqa: BLE001 any object may refuse to be pickled, in its own way
+            self._frame = _UNKEPT
+        return Upstream(200, _HEADERS, self)
+
+    async def pull(self, upstream: Upstream) -> bytes | None:
+        frame, self._frame = self._frame, None
+        return frame
+
+    async def close(self, upstream: Upstream) -> None:
+        self._frame = None
+
+
+def result_of(frame: bytes) -> Any:
+    """The kept result, as a fresh object. Only this process's own memory store holds such frames."""
+    return pickle.loads(frame)  # noqa: S301

@@ -1,0 +1,212 @@
+"""Generated from httpx_async.py by scripts/generate_twins.py: edit that file. The synchronous httpx2 adapter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httpx2
+
+from underlay.errors import WouldSuspendError
+from underlay.pipeline.driver import drive
+from underlay.pipeline.perform import perform
+from underlay.pipeline.ports import Exchange, Mishap, Upstream
+from underlay.telemetry.attributes import Ending, Stage, Verdict
+from underlay.transports.common import BasePorts, drop, enter_send, leave_send, sending
+from underlay.transports.homes import THREADS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Self
+
+    from underlay.pipeline.engine import Engine
+    from underlay.pipeline.flow import Reply
+    from underlay.pipeline.reader import Reader
+    from underlay.providers.recognise import Candidate
+
+__all__ = ["UnderlayTransport"]
+
+# The caller's own fault or its own crowd: says nothing about the provider.
+_NOTHING = (httpx2.PoolTimeout, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.ProxyError)
+
+
+class Ports(BasePorts):
+    """One call's ports over an inner transport."""
+
+    __slots__ = ("_inner", "_iterator", "_request", "_stream", "response")
+
+    def __init__(self, engine: Engine, inner: httpx2.BaseTransport, request: httpx2.Request) -> None:
+        super().__init__(engine, THREADS)
+        self._inner = inner
+        self._request = request
+        self._stream: object = None
+        self._iterator: Iterator[bytes] | None = None
+        self.response: httpx2.Response | None = None
+
+    def describe(self, error: BaseException) -> Mishap:
+        if isinstance(error, httpx2.TransportError):
+            nothing = isinstance(error, _NOTHING)
+            return Mishap(
+                Ending.FAILED, Verdict.NOTHING if nothing else Verdict.FAILURE, type(error).__name__
+            )
+        return self.describe_common(error)
+
+    async def send(self, request: Exchange | None) -> Upstream:
+        outgoing = self._request if request is None else _rebuilt(self._request, request)
+        self.sent = True
+        token = enter_send()
+        try:
+            response = self._inner.handle_request(outgoing)
+        finally:
+            leave_send(token)
+        self.response = response
+        self._stream = response.stream  # the response is about to be given ours
+        return Upstream(response.status_code, response.headers.raw, response)
+
+    async def pull(self, upstream: Upstream) -> bytes | None:
+        iterator = self._iterator
+        if iterator is None:
+            assert isinstance(self._stream, httpx2.SyncByteStream)  # noqa: S101 the client asserts the same
+            iterator = self._iterator = self._stream.__iter__()
+        return next(iterator, None)
+
+    async def close(self, upstream: Upstream) -> None:
+        if isinstance(self._stream, httpx2.SyncByteStream):
+            self._stream.close()
+
+
+class BodyStream(httpx2.SyncByteStream):
+    """A reply's body: frames as the reader brings them. Ends the call however it is left."""
+
+    __slots__ = ("_closed", "_engine", "_reader")
+
+    def __init__(self, engine: Engine, reader: Reader) -> None:
+        self._engine = engine
+        self._reader = reader
+        self._closed = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        frame = drive(self._reader.read())
+        if frame is None:
+            self._closed = True
+            raise StopIteration
+        return frame
+
+    def close(self) -> None:
+        self._closed = True
+        drive(self._reader.close())
+
+    def __del__(self) -> None:
+        if not self._closed:
+            drop(self._engine, self._reader)
+
+
+class UnderlayTransport(httpx2.BaseTransport):
+    """Puts the pipeline in front of `inner`, which stays what the app made it. Holds no state of a call."""
+
+    __slots__ = ("engine", "inner")
+
+    def __init__(self, inner: httpx2.BaseTransport, engine: Engine) -> None:
+        self.inner = inner
+        self.engine = engine
+
+    def __repr__(self) -> str:
+        return f"<UnderlayTransport over {self.inner!r}>"
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        candidate = _candidate(self.engine, request)
+        if candidate is None:
+            return self.inner.handle_request(request)
+        return self._handle(request, candidate)
+
+    def _handle(self, request: httpx2.Request, candidate: Candidate) -> httpx2.Response:
+        engine = self.engine
+        ports = Ports(engine, self.inner, request)
+        try:
+            reply = drive(perform(engine, _exchange(request), candidate, ports))
+            return _response(engine, reply)
+        except WouldSuspendError as error:
+            engine.faults.report(Stage.CALL, error)
+        if ports.response is not None:
+            return ports.response
+        if ports.sent:
+            raise httpx2.RemoteProtocolError(
+                "underlay: the request was sent and its answer was lost", request=request
+            )
+        return self.inner.handle_request(request)
+
+    def __enter__(self) -> Self:
+        self.inner.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        self.inner.__exit__(exc_type, exc_value, traceback)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def _candidate(engine: Engine, request: httpx2.Request) -> Candidate | None:
+    """Whether this request may be one of ours, cheapest questions first. A body that is still to be produced
+    is never read."""
+    if request.method != "POST" or sending.get() or not isinstance(request.stream, httpx2.ByteStream):
+        return None
+    try:
+        url = request.url
+        return engine.recogniser.recognise(
+            "POST", url.host, url.port, url.path, request.headers.get("content-type")
+        )
+    except Exception as error:  # noqa: BLE001 never break the app
+        engine.faults.report(Stage.RECOGNISE, error)
+        return None
+
+
+def _exchange(request: httpx2.Request) -> Exchange:
+    url = request.url
+    return Exchange(
+        request.method, url.raw_scheme, url.host, url.port, url.raw_path, request.headers.raw, request.read()
+    )
+
+
+def _rebuilt(request: httpx2.Request, wanted: Exchange) -> httpx2.Request:
+    """The caller's request with the pipeline's headers and body; URL and extensions (timeouts, trace hooks)
+    stay."""
+    return httpx2.Request(
+        wanted.method,
+        request.url,
+        headers=list(wanted.headers),
+        content=wanted.body,
+        extensions=request.extensions,
+    )
+
+
+def _response(engine: Engine, reply: Reply) -> httpx2.Response:
+    upstream = reply.upstream
+    if upstream is None:
+        assert reply.reader is not None  # noqa: S101 a reply of our own has a body
+        return httpx2.Response(
+            reply.status, headers=list(reply.headers), stream=BodyStream(engine, reply.reader)
+        )
+    response = upstream.raw
+    assert isinstance(response, httpx2.Response)  # noqa: S101 our own ports made it
+    if reply.reader is None:
+        return response
+    if response.is_stream_consumed or response.is_closed:
+        # A transport that answers from memory: the response would hand out its own copy and never read our
+        # stream.
+        return httpx2.Response(
+            response.status_code,
+            headers=response.headers.raw,
+            stream=BodyStream(engine, reply.reader),
+            extensions=response.extensions,
+        )
+    response.stream = BodyStream(engine, reply.reader)
+    return response
