@@ -16,7 +16,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent.parent / "runtime" / "underlay" / "transports"
 SOURCE = "httpx_async.py"
-BANNER = '"""Generated from {source} by scripts/generate_twins.py: edit that file. The {mode} {family} adapter."""'
+BANNER = '"""The {mode} {family} adapter, generated from {source} by scripts/generate_twins.py."""'
 
 # Ports stay coroutines in both modes: the pipeline awaits them, and the driver never suspends.
 SYNC: tuple[tuple[str, str], ...] = (

@@ -58,6 +58,10 @@ class InertHandle:
         """Nothing to link to."""
         return b""
 
+    def trace_id(self) -> str:
+        """In no trace."""
+        return ""
+
     def event(self, event: CallEvent) -> None:
         """Nothing."""
 
@@ -130,6 +134,10 @@ class CallHandle:
     def origin(self) -> bytes:
         """The span that tells this call's story, as 25 bytes."""
         return origin.pack(get_current_span(self._context).get_span_context())
+
+    def trace_id(self) -> str:
+        """The trace of the span that tells this call's story."""
+        return origin.trace_id(get_current_span(self._context).get_span_context())
 
     def event(self, event: CallEvent) -> None:
         """Take one event; never raises."""
@@ -249,6 +257,10 @@ class OwnCall(CallHandle):
     def origin(self) -> bytes:
         """The call's own span, as 25 bytes."""
         return origin.pack(self._span.get_span_context())
+
+    def trace_id(self) -> str:
+        """The trace of the call's own span."""
+        return origin.trace_id(self._span.get_span_context())
 
     def _put(self, ours: describe.Attributes, theirs: describe.Attributes | None = None) -> None:
         if self._span.is_recording():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opentelemetry.trace import SpanContext, TraceFlags
 
-__all__ = ["SIZE", "pack", "unpack"]
+__all__ = ["SIZE", "pack", "trace_id", "unpack"]
 
 SIZE = 25
 """Bytes of an origin: 16 of trace id, 8 of span id, 1 of trace flags, big-endian as in W3C Trace Context."""
@@ -33,3 +33,8 @@ def unpack(origin: bytes) -> SpanContext | None:
         trace_flags=TraceFlags(origin[24]),
     )
     return context if context.is_valid else None
+
+
+def trace_id(context: SpanContext) -> str:
+    """Return the trace of a span as 32 hexadecimal digits, or "" when its context is not valid."""
+    return format(context.trace_id, "032x") if context.is_valid else ""

@@ -37,7 +37,7 @@ def instrument(settings: Mapping[str, object] | Settings | None = None) -> Runti
         if _runtime is not None:
             if settings is not None and Runtime(settings).settings != _runtime.settings:
                 raise ValueError(
-                    "underlay.instrument: settings differ from those in force; call underlay.uninstrument() first"
+                    "underlay.instrument: settings differ from those in force; underlay.uninstrument() first"
                 )
             return _runtime
         runtime = Runtime(settings)

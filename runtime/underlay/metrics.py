@@ -165,9 +165,19 @@ def _count_error(stats: ModelStats, kind: str) -> None:
 
 def _copy(stats: ModelStats) -> ModelStats:
     copy = ModelStats(
-        stats.window, Counter(stats.results), Counter(stats.lookups), Counter(stats.upstream), Counter(stats.errors), Counter(stats.tokens),
-        Counter(stats.tokens_saved), Counter(stats.transitions), stats.refusals, stats.cost, stats.cost_saved, stats.unpriced,
-    )  # fmt: skip
+        stats.window,
+        Counter(stats.results),
+        Counter(stats.lookups),
+        Counter(stats.upstream),
+        Counter(stats.errors),
+        Counter(stats.tokens),
+        Counter(stats.tokens_saved),
+        Counter(stats.transitions),
+        stats.refusals,
+        stats.cost,
+        stats.cost_saved,
+        stats.unpriced,
+    )
     copy.latencies.extend(stats.latencies)
     return copy
 

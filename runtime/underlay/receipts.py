@@ -45,7 +45,7 @@ def receipt() -> Iterator[Receipt]:
 class Receipts:
     """The listener that fills them."""
 
-    def start(self, started: CallStarted) -> _Filling:  # noqa: ARG002 the receipt is told what follows
+    def start(self, started: CallStarted) -> _Filling:
         """A call began; most have nobody who asked for a receipt."""
         return _Filling(_current.get())
 

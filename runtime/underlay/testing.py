@@ -1,5 +1,5 @@
-"""What a test of an app under underlay needs, and what underlay's own tests use: a clock that stands still, a transport that
-answers from a script, a listener that remembers.
+"""What a test of an app under underlay needs, and what underlay's own tests use: a clock that stands still, a
+transport that answers from a script, a listener that remembers.
 
     clock, script, recorder = FakeClock(), Script([Scripted(200, frames=[b'{"ok": true}'])]), Recorder()
     runtime = Runtime(clock=clock, listeners=[recorder])
@@ -9,6 +9,7 @@ answers from a script, a listener that remembers.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from threading import Lock
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from underlay.telemetry.listener import QuietHandle
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
     from underlay.telemetry.events import CallEvent, CallStarted, ProcessEvent
 
@@ -46,7 +47,8 @@ class FakeClock:
 
 @dataclass(frozen=True, slots=True)
 class Scripted:
-    """One reply. `frames` are the body's chunks in order; an exception among them is raised in its place, a callable is called.
+    """One reply. `frames` are the body's chunks in order; an exception among them is raised in its place, a
+    callable is called.
 
     `error` is raised instead of a reply.
     """
@@ -68,9 +70,11 @@ class Received:
 
 
 class Script:
-    """Replies in order, the last one for ever; or a function from what was received to a reply. Counts what it saw.
+    """Replies in order, the last one for ever; or a function from what was received to a reply. Counts what
+    it saw.
 
-    `sent` has every request, `opened` and `closed` count bodies that were handed out and closed, `read` counts frames.
+    `sent` has every request, `opened` and `closed` count bodies that were handed out and closed, `read`
+    counts frames.
     """
 
     def __init__(self, replies: Iterable[Scripted] | Callable[[Received], Scripted]) -> None:
@@ -120,8 +124,7 @@ class _Transport:
             raise scripted.error
         self._script.opened += 1
         headers = scripted.headers
-        pairs = list(headers.items()) if hasattr(headers, "items") else list(headers)
-        return scripted, pairs
+        return scripted, list(headers.items() if isinstance(headers, Mapping) else headers)
 
     def __repr__(self) -> str:
         return f"<scripted {self._module.__name__} transport>"

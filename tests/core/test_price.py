@@ -1,4 +1,4 @@
-"""The price table: the same rows, the same sums as its source; unknown stays unknown; and it loads quickly."""
+"""The price table: the same rows and sums as its source; unknown stays unknown; and it loads quickly."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import math
 import subprocess
 import sys
 import time as clock
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from genai_prices import Usage as SourceUsage
@@ -21,6 +20,9 @@ from underlay.core.price import PRICE_IDS, Price, PriceBook, cost, matches
 from underlay.core.usage import Billing
 from underlay.telemetry.events import Usage
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "runtime" / "underlay" / "data" / "prices.json"
 BOOK = PriceBook.from_json(json.loads(FILE.read_bytes()))
@@ -28,7 +30,9 @@ SNAPSHOT = data_snapshot.get_snapshot()
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 AT = NOW.timestamp()
 
-CASES: list[tuple[Usage, Billing | None]] = [
+Case = tuple[Usage, Billing | None]
+
+CASES: list[Case] = [
     (Usage(1, 1), None),
     (Usage(0, 0), None),
     (Usage(1_000, 500, 250), None),
@@ -141,7 +145,7 @@ def same(ours: float | None, theirs: float | None) -> bool:
 @pytest.mark.parametrize("provider", SNAPSHOT.providers, ids=lambda provider: provider.id)
 def test_names_mean_the_same_model_as_at_the_source(provider: source.Provider) -> None:
     """Every name that a rule of the provider speaks of is the same row in ours, or in neither table."""
-    wrong = []
+    wrong: list[tuple[str, str | None, str | None]] = []
     for name in sorted({name for model in provider.models for name in names(model)}):
         theirs, ours = expected_row(provider.id, name), BOOK.resolve(provider.id, name)
         if ours is None:
@@ -150,7 +154,7 @@ def test_names_mean_the_same_model_as_at_the_source(provider: source.Provider) -
             if theirs is not None and not uncounted:
                 wrong.append((name, theirs[1].id, None))
         elif theirs is None or theirs[1].id != ours.model:
-            wrong.append((name, theirs and theirs[1].id, ours.model))
+            wrong.append((name, theirs[1].id if theirs else None, ours.model))
     assert wrong == []
 
 
@@ -164,8 +168,10 @@ def test_costs_equal_the_source_over_the_whole_table(provider: source.Provider) 
         if ours is None or theirs is None:
             continue
         counts, moments = borders(theirs[1])
-        cases = [*CASES, *((Usage(count, 7, count // 2), None) for count in counts)]
-        runs = [(case, NOW, {}) for case in cases] + [(CASES[3], moment, {}) for moment in moments]
+        cases: list[Case] = [*CASES, *((Usage(count, 7, count // 2), None) for count in counts)]
+        runs: list[tuple[Case, datetime, dict[str, str]]]
+        runs = [(case, NOW, {}) for case in cases]
+        runs += [(CASES[3], moment, {}) for moment in moments]
         if theirs[1].price_variants:
             runs += [(case, NOW, context) for case in CASES[2:5] for context in CONTEXTS]
         for (usage, billing), moment, context in runs:

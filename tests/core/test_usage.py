@@ -106,6 +106,7 @@ def test_anthropic_stream_merges_start_and_cumulative_delta() -> None:
     merged = merge_anthropic(start, {"output_tokens": 15, "input_tokens": None})
     assert anthropic_usage(merged) == Usage(32, 15, 7)
     assert merge_anthropic(None, None) is None
+    assert merge_anthropic(start, "odd") == start
     assert merge_anthropic(None, {"output_tokens": 2}) == {"output_tokens": 2}
 
 

@@ -159,3 +159,13 @@ def test_error_bodies(status: int, kind: str, blame: bool) -> None:
 def test_an_error_without_a_name(body: dict[str, Any]) -> None:
     """An error that has no usable type is an unknown one: never its message."""
     assert read(dumped(body), stream=False, status=500).error == "unknown_error"
+
+
+@pytest.mark.parametrize(
+    "odd", [b'{"type":"message_start","message":null}', b'{"type":"message_new"}', b'{"type":"message_stop"']
+)
+def test_an_odd_event_is_passed_over(odd: bytes) -> None:
+    """An event of another kind, without its message, or that is no JSON, tells nothing."""
+    outcome = read(b"data: " + odd + b"\n\n" + events(MESSAGE_EVENTS))
+    assert outcome.complete
+    assert outcome.usage == Usage(35, 15, 10)

@@ -64,15 +64,19 @@ WORDS = [
 TEXT = st.one_of(st.sampled_from(WORDS), st.text(max_size=8))
 COUNT = st.one_of(st.none(), st.integers(0, 9))
 USAGE = st.one_of(
-    st.none(), st.fixed_dictionaries({}, optional={"prompt_tokens": COUNT, "completion_tokens": COUNT, "input_tokens": COUNT, "output_tokens": COUNT})
-)  # fmt: skip
+    st.none(),
+    st.dictionaries(
+        st.sampled_from(["prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"]), COUNT
+    ),
+)
 ERROR = st.one_of(
     st.none(), TEXT, st.fixed_dictionaries({}, optional={"type": TEXT, "code": TEXT, "message": TEXT})
 )
+DELTA = st.sampled_from(["content", "usage", "error"])
 CHOICE = st.fixed_dictionaries(
-    {"index": st.integers(0, 2), "delta": st.dictionaries(st.sampled_from(["content", "usage", "error"]), TEXT, max_size=2)},
+    {"index": st.integers(0, 2), "delta": st.dictionaries(DELTA, TEXT, max_size=2)},
     optional={"finish_reason": st.one_of(st.none(), TEXT), "logprobs": st.none()},
-)  # fmt: skip
+)
 CHUNK = st.fixed_dictionaries(
     {},
     optional={

@@ -265,7 +265,7 @@ def test_azures_first_chunk_without_names_is_not_the_last_word() -> None:
     ],
 )
 def test_an_error_inside_a_stream_ends_it(error: object, kind: str, blame: bool) -> None:
-    """The SDK raises on an error object in a chunk: the stream is over, told by its type, and never stored."""
+    """The SDK raises on an error object in a chunk: the stream is over, told by type, and never stored."""
     observer = DIALECT.observe(stream=True, status=200)
     observer.feed(chunks([*CHAT_CHUNKS[:2], {"error": error}], done=False))
     assert observer.ended
@@ -277,10 +277,10 @@ def test_an_error_inside_a_stream_ends_it(error: object, kind: str, blame: bool)
 @pytest.mark.parametrize(
     ("status", "error", "kind", "blame"),
     [
-        (401, {"message": "m", "type": "invalid_request_error", "code": "invalid_api_key"}, "invalid_api_key", False),
-        (429, {"message": "m", "type": "insufficient_quota", "code": "insufficient_quota"}, "insufficient_quota", False),
+        (401, {"type": "invalid_request_error", "code": "invalid_api_key"}, "invalid_api_key", False),
+        (429, {"type": "insufficient_quota", "code": "insufficient_quota"}, "insufficient_quota", False),
         (429, {"message": "m", "type": "requests", "code": None}, "requests", False),
-        (404, {"message": "m", "type": "invalid_request_error", "code": "model_not_found"}, "model_not_found", False),
+        (404, {"type": "invalid_request_error", "code": "model_not_found"}, "model_not_found", False),
         (429, {"message": "m", "code": "429"}, "unknown_error", False),
         (500, {"message": "m", "type": "server_error", "code": None}, "server_error", True),
         (503, {"message": "m", "type": "invalid_thing"}, "invalid_thing", True),

@@ -109,6 +109,7 @@ def test_json_answer() -> None:
     assert DIALECT.text(RESPONSE) == "In a peaceful grove, a unicorn."
     assert DIALECT.text({"output": [{"type": "function_call"}]}) is None
     assert DIALECT.text(None) is None
+    assert DIALECT.text({"output": [{"type": "message", "content": [{"type": "refusal"}, 3]}]}) is None
 
 
 @pytest.mark.parametrize("status", ["queued", "in_progress", "cancelled", "incomplete", None])
@@ -194,3 +195,11 @@ def test_an_error_event_ends_the_stream(event: dict[str, Any], kind: str, blame:
     """The documented error event, and the nested form that some servers send."""
     outcome = read(events([*RESPONSE_EVENTS[:2], event]))
     assert (outcome.complete, outcome.storable, outcome.error, outcome.blame) == (True, False, kind, blame)
+
+
+@pytest.mark.parametrize(
+    "data", [b'{"type":5,"response":{}}', b'{"type":"response.created","response":null}', b'{"response":oops']
+)
+def test_an_odd_event_is_passed_over(data: bytes) -> None:
+    """An event without a type or a response, or that is no JSON, tells nothing."""
+    assert read(b"data: " + data + b"\n\n" + events(RESPONSE_EVENTS)) == TOLD

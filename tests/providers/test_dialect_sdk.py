@@ -33,23 +33,31 @@ from replies import (
 from underlay.providers.recognise import ANTHROPIC_MESSAGES, DIALECTS, OPENAI_CHAT, Recogniser
 from underlay.telemetry import attributes
 
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+
 LEAST: dict[str, dict[str, Any]] = {
     "openai.chat": {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]},
     "openai.responses": {"model": "gpt-4o", "input": "hi"},
     "openai.embeddings": {"model": "text-embedding-3-small", "input": "hi"},
-    "anthropic.messages": {"model": "claude-sonnet-4-5", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]},
-}  # fmt: skip
+    "anthropic.messages": {
+        "model": "claude-sonnet-5",
+        "max_tokens": 5,
+        "messages": [{"role": "user", "content": "hi"}],
+    },
+}
 FIELDS: dict[str, list[str]] = {
     "openai.chat": sorted(completion_create_params.CompletionCreateParamsBase.__annotations__),
     "openai.responses": sorted(response_create_params.ResponseCreateParamsBase.__annotations__),
     "openai.embeddings": sorted(embedding_create_params.EmbeddingCreateParams.__annotations__),
     "anthropic.messages": sorted(message_create_params.MessageCreateParamsBase.__annotations__),
 }
+NAMES = st.sampled_from(["type", "format", "x"])
 ANY = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=5)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["type", "format", "x"]), inner, max_size=3)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(NAMES, inner, max_size=3)),
     max_leaves=5,
-)  # fmt: skip
+)
 KINDS = {"int": int, "double": float, "string": str, "string[]": tuple, "boolean": bool}
 
 
@@ -60,7 +68,7 @@ def test_the_sdks_name_their_fields() -> None:
 
 @given(st.data(), st.sampled_from(DIALECTS))
 def test_any_value_in_any_field_is_read_or_left_out(data: st.DataObject, dialect: Any) -> None:
-    """`ask` never raises, and every attribute it gives is one of the vocabulary, with the vocabulary's type."""
+    """`ask` never raises, and every attribute it gives is of the vocabulary, with the vocabulary's type."""
     changed = data.draw(st.dictionaries(st.sampled_from([*FIELDS[dialect.name], "stream"]), ANY, max_size=6))
     ask = dialect.ask({**LEAST[dialect.name], **changed})
     if ask is None:
@@ -154,20 +162,15 @@ def test_the_sdks_accept_our_replies() -> None:
 def test_what_the_sdks_send_is_recognised(name: str) -> None:
     """The SDKs' own requests are recognised and read, by their real method, host, path and content type."""
     seen = Seen(b"{}", 500)
-    with (
-        openai_client(seen) as first,
-        anthropic_client(seen) as second,
-        pytest.raises((openai.APIError, anthropic.APIError)),
-    ):
-        match name:
-            case "openai.chat":
-                first.chat.completions.create(**LEAST[name])
-            case "openai.responses":
-                first.responses.create(**LEAST[name])
-            case "openai.embeddings":
-                first.embeddings.create(**LEAST[name])
-            case _:
-                second.messages.create(**LEAST[name])
+    with openai_client(seen) as first, anthropic_client(seen) as second:
+        create: dict[str, Callable[..., object]] = {
+            "openai.chat": first.chat.completions.create,
+            "openai.responses": first.responses.create,
+            "openai.embeddings": first.embeddings.create,
+            "anthropic.messages": second.messages.create,
+        }
+        with pytest.raises((openai.APIError, anthropic.APIError)):
+            create[name](**LEAST[name])
     request = seen.requests[0]
     candidate = Recogniser().recognise(
         request.method,
@@ -187,7 +190,7 @@ def test_other_calls_of_the_sdks_are_left_alone() -> None:
     """Counting tokens, batches, models, files and stored responses are not ours."""
     seen = Seen(b"{}", 500)
     with openai_client(seen) as first, anthropic_client(seen) as second:
-        calls = [
+        calls: list[Callable[[], object]] = [
             lambda: first.models.list(),
             lambda: first.responses.retrieve("resp_1"),
             lambda: first.responses.cancel("resp_1"),
@@ -199,7 +202,7 @@ def test_other_calls_of_the_sdks_are_left_alone() -> None:
             lambda: first.audio.speech.create(input="x", model="tts-1", voice="alloy"),
             lambda: first.moderations.create(input="x"),
             lambda: second.messages.count_tokens(
-                model="claude-sonnet-4-5", messages=[{"role": "user", "content": "x"}]
+                model="claude-sonnet-5", messages=[{"role": "user", "content": "x"}]
             ),
             lambda: second.messages.batches.create(requests=[]),
             lambda: second.models.list(),

@@ -77,7 +77,9 @@ def test_containers_and_native_servers_get_the_same_flags() -> None:
     programs = {name: Path(name) for name in ("prometheus", "jaeger", "collector")}
     native = launches(programs, ports, ROOT / "observability", Path("data"), {})
     for name, launch in native.items():
-        container = [re.sub(r"\$\{\w+:-(\w+)\}", r"\1", flag) for flag in COMPOSE["services"][name]["command"]]
+        container = [
+            re.sub(r"\$\{\w+:-(\w+)\}", r"\1", flag) for flag in COMPOSE["services"][name]["command"]
+        ]
         own = [flag for flag in launch.command[1:] if not flag.startswith("--web.listen-address=")]
         assert [_named(flag) for flag in own] == [_named(flag) for flag in container]
         fixed = set(COMPOSE["services"][name]["environment"]) - {"GOMEMLIMIT"}

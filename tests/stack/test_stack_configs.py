@@ -118,7 +118,9 @@ def test_jaeger_keeps_traces_on_disk_for_a_time_and_stays_silent() -> None:
     assert badger["ttl"]["spans"] == "${env:UNDERLAY_TRACES_RETENTION:-168h}"
     assert document["exporters"]["jaeger_storage_exporter"] == {"trace_storage": "main"}
     assert document["service"]["telemetry"]["metrics"]["level"] == "none"
-    assert native({"jaeger": Path("jaeger")}, Path("data"))["jaeger"].env["OTEL_TRACES_SAMPLER"] == "always_off"
+    assert (
+        native({"jaeger": Path("jaeger")}, Path("data"))["jaeger"].env["OTEL_TRACES_SAMPLER"] == "always_off"
+    )
 
 
 def test_grafana_knows_both_stores_and_opens_traces_from_exemplars() -> None:

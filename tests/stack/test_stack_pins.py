@@ -30,7 +30,10 @@ def test_the_table_holds_exactly_the_known_pins() -> None:
     [
         (lambda text: text + "UNDERLAY_JAEGER_VERSION=2.13.0\n", "is not one new pin"),
         (lambda text: text.replace("=2.13.0", "=latest"), "is not one new pin"),
-        (lambda text: text.replace("UNDERLAY_JAEGER_VERSION=2.13.0\n", ""), "missing pins ['UNDERLAY_JAEGER_VERSION']"),
+        (
+            lambda text: text.replace("UNDERLAY_JAEGER_VERSION=2.13.0\n", ""),
+            "missing pins ['UNDERLAY_JAEGER_VERSION']",
+        ),
         (lambda text: text + "UNDERLAY_TEMPO_VERSION=3.0.0\n", "unknown pins ['UNDERLAY_TEMPO_VERSION']"),
     ],
 )
@@ -38,17 +41,16 @@ def test_a_wrong_table_is_refused(tmp_path: Path, change: object, words: str) ->
     """A pin that is repeated, no version, missing or unknown is an error that names it."""
     assert callable(change)
     file = tmp_path / "versions.env"
-    file.write_text(change((ROOT / "observability" / "versions.env").read_text(encoding="utf-8")), encoding="utf-8")
+    file.write_text(
+        change((ROOT / "observability" / "versions.env").read_text(encoding="utf-8")), encoding="utf-8"
+    )
     with pytest.raises(StackError, match=re.escape(words)):
         read_pins(file)
 
 
 def test_compose_takes_every_tag_from_the_table() -> None:
     """No image of the compose file has a tag of its own, and each tag variable is a pin."""
-    tags = {
-        service["image"].partition(":")[2]
-        for service in yaml.safe_load(COMPOSE)["services"].values()
-    }
+    tags = {service["image"].partition(":")[2] for service in yaml.safe_load(COMPOSE)["services"].values()}
     names = {re.fullmatch(r"v?\$\{(\w+):\?[^}]+\}", tag)[1] for tag in tags}  # type: ignore[index]
     assert names == {f"UNDERLAY_{part}_VERSION" for part in ("COLLECTOR", "PROMETHEUS", "JAEGER", "GRAFANA")}
     assert names <= set(read_pins().environment())
@@ -57,7 +59,9 @@ def test_compose_takes_every_tag_from_the_table() -> None:
 def test_nothing_but_the_table_states_a_version() -> None:
     """The files that users get and the code that reads them repeat no pinned version."""
     files = [ROOT / "docker-compose.observability.yml", ROOT / "scripts" / "build_stack.py"]
-    files += [path for path in (ROOT / "observability").rglob("*") if path.is_file() and path.name != "versions.env"]
+    files += [
+        path for path in (ROOT / "observability").rglob("*") if path.is_file() and path.name != "versions.env"
+    ]
     files += (ROOT / "runtime" / "underlay" / "stack").glob("*.py")
     for file in files:
         text = file.read_text(encoding="utf-8")

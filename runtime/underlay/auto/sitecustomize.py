@@ -1,9 +1,10 @@
 """First thing that a Python process under `underlay run` executes: starts underlay, whatever else is there.
 
-This folder stands first on PYTHONPATH, so that Python's start finds this file before any other `sitecustomize`. It
-leaves sys.path at once (nothing of the app is shadowed; child processes still get it by the environment) and runs the
-`sitecustomize` that Python would have run, first: who configures an OpenTelemetry SDK there keeps it. Nothing here
-raises: a fault of ours is one line on stderr, and the app runs without underlay.
+This folder stands first on PYTHONPATH, so that Python's start finds this file before any other
+`sitecustomize`. It leaves sys.path at once (nothing of the app is shadowed; child processes still get it by
+the environment) and runs the `sitecustomize` that Python would have run, first: who configures an
+OpenTelemetry SDK there keeps it. Nothing here raises: a fault of ours is one line on stderr, and the app
+runs without underlay.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ def _leave_path() -> None:
 
 
 def _run_next() -> None:
-    """Run the next `sitecustomize` of the path under its own name; what it raises is Python's to report, as without us."""
+    """Run the next `sitecustomize` of the path under its own name; what it raises is Python's to report, as
+    without us.
+    """
     from importlib.machinery import PathFinder
     from importlib.util import module_from_spec
 
@@ -42,7 +45,9 @@ def _start() -> None:
 
 
 def _say(error: Exception) -> None:
-    """One message on stderr: the faults of the settings in full, of anything else only its type (its text may quote data)."""
+    """One message on stderr: the faults of the settings in full, of anything else only its type (its text
+    may quote data).
+    """
     problems = getattr(error, "problems", None)
     if isinstance(error, ModuleNotFoundError) and error.name == "underlay":
         message = f"not installed for {sys.executable}"

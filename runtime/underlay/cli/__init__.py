@@ -1,9 +1,15 @@
-"""The command line. `main` is the entry point; commands live in modules of their own and load when they are used."""
+"""The command line.
+
+`main` is the entry point; commands live in modules of their own and load when they are used.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["main"]
 
@@ -16,7 +22,9 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line (`sys.argv` by default) and exit: 0 done, 1 the answer is no, 2 usage or settings, 3 something is missing, 130 interrupted."""
+    """Run the command line (`sys.argv` by default) and exit: 0 done, 1 the answer is no, 2 usage or
+    settings, 3 something is missing, 130 interrupted.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words == ["--version"]:
         # Answered before click is imported, which takes three times as long as everything else here.
@@ -57,7 +65,9 @@ def _explain(*messages: str, code: int) -> int:
 
 
 def _reader_left() -> int:
-    """Whoever read our output has seen enough (`| head`): that is no failure, and the exit must not flush into it again."""
+    """Whoever read our output has seen enough (`| head`): that is no failure, and the exit must not flush
+    into it again.
+    """
     import os
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,18 +1,22 @@
-"""`underlay config show`, `underlay paths` and `underlay completion`: what is in force and where things are."""
+"""`underlay config show`, `underlay paths` and `underlay completion`: what is in force and where things
+are.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from underlay.cli.output import Line, Screen, drawing_options, fit, next_steps, print_json, show
 from underlay.cli.telemetry_file import PATTERN
 from underlay.settings import Loaded, Row, describe, load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["completion", "config", "folders", "paths", "settings_table"]
 
@@ -51,7 +55,9 @@ def show_command(changed: bool, color: str, as_json: bool, quiet: bool) -> None:
 
 
 def settings_table(rows: Sequence[Row], width: int, more: str) -> list[Line]:
-    """The settings as lines: on a wide screen a table with the source, on a narrow one the default and source below."""
+    """The settings as lines: on a wide screen a table with the source, on a narrow one the default and
+    source below.
+    """
     wide = width >= 100
     name_width = min(34, width - 20)
     source_width = width - 34 - 2 * 20 - 2
@@ -61,12 +67,15 @@ def settings_table(rows: Sequence[Row], width: int, more: str) -> list[Line]:
         lines.append([("  ".join([*head, "source"]), "dim")])
     for row in rows:
         style = "bold" if row.value != row.default else ""
-        value = row.value if not row.unit or row.value == "not set" else f"{row.value} {row.unit}"
+        # A size says its unit itself, as in 8MiB.
+        value = f"{row.value} {row.unit}" if row.unit and row.value[-1].isdigit() else row.value
         if wide:
             cells = (fit(row.field, 34, more), fit(value, 18, more), fit(row.default, 18, more))
             lines.append([("  ".join(cells), style), ("  " + fit(row.source, source_width, more), "dim")])
             continue
-        lines.append([(fit(row.field, name_width, more) + "  " + fit(value, width - name_width - 2, more), style)])
+        lines.append(
+            [(fit(row.field, name_width, more) + "  " + fit(value, width - name_width - 2, more), style)]
+        )
         if style:
             lines.append([(fit(f"  from {row.source}; default {row.default}", width, more), "dim")])
     return lines
@@ -84,7 +93,13 @@ def paths(as_json: bool) -> None:
     """
     entries = folders(load())
     if as_json:
-        print_json({"paths": [{"path": path, "access": access, "meaning": meaning} for path, access, meaning in entries]})
+        print_json(
+            {
+                "paths": [
+                    {"path": path, "access": access, "meaning": meaning} for path, access, meaning in entries
+                ]
+            }
+        )
         return
     for path, access, meaning in entries:
         click.echo(f"{path}\n  {access}: {meaning}")

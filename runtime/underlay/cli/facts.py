@@ -1,18 +1,21 @@
 """What underlay knew and decided about one span, in words; and which attributes may be shown at all.
 
-Only attributes of the vocabulary and a few of the HTTP conventions are ever shown. Everything else may hold a prompt,
-an answer, a credential or a query string.
+Only attributes of the vocabulary and a few of the HTTP conventions are ever shown. Everything else may hold
+a prompt, an answer, a credential or a query string.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from underlay.cli.output import duration, usd
-from underlay.cli.span_model import Span
 from underlay.telemetry import attributes as a
 from underlay.telemetry.attributes import CacheResult
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from underlay.cli.span_model import Span
 
 __all__ = ["error_of", "facts", "http_status", "outcome", "shown_attributes", "tokens"]
 
@@ -30,7 +33,8 @@ def shown_attributes(attributes: Mapping[str, object]) -> dict[str, object]:
 
 def error_of(span: Span) -> str:
     """The kind of failure of a span; empty when it did not fail."""
-    return span.text(a.ERROR_TYPE) or ("error" if span.status == "error" else "")
+    status = http_status(span)
+    return span.text(a.ERROR_TYPE) or (str(status or "error") if span.status == "error" else "")
 
 
 def outcome(span: Span) -> str:
@@ -54,7 +58,9 @@ def tokens(span: Span) -> str:
 
 
 def facts(span: Span, arrow: str = "->") -> list[list[str]]:
-    """What happened in a span, in rows of short phrases: cache, circuit, usage, reply, error. Empty rows are left out."""
+    """What happened in a span, in rows of short phrases: cache, circuit, usage, reply, error. Empty rows
+    are left out.
+    """
     rows = (_cache(span), _circuit(span, arrow), _usage(span), _reply(span), _failure(span))
     return [row for row in rows if row]
 

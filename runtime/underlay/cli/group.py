@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from underlay._version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["COMMANDS", "cli"]
 
@@ -30,15 +32,18 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "config": Entry("config:config", "Show the settings in force and where they come from."),
     "simulate": Entry("simulate:simulate", "Serve a simulated provider on this machine."),
     "paths": Entry("config:paths", "List every file that underlay reads or writes."),
-    "completion": Entry("completion:completion", "Print the completion script of a shell."),
+    "completion": Entry("config:completion", "Print the completion script of a shell."),
 }
 """Every command in the order of the help. A command's own help starts with the same line (tested)."""
 
-_EXAMPLES: Final = """\b
+_HELP: Final = """\b
 Examples:
   underlay run -- python app.py     run an app, unchanged
   underlay trace last               see its last call
   underlay doctor -- python app.py  find out why nothing is seen
+
+underlay sits under the LLM clients of a Python program and caches, coalesces, breaks circuits, prices and
+traces their calls. Switch it off with UNDERLAY_DISABLED=1.
 """
 
 
@@ -83,10 +88,9 @@ def _no_such(name: str) -> str:
 @click.command(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 1 the answer is no, 2 usage or settings, 3 something is missing, 130 interrupted.",
-    help=f"""{_EXAMPLES}
-    underlay sits under the LLM clients of a Python program and caches, coalesces, breaks circuits, prices and traces
-    their calls. Switch it off with UNDERLAY_DISABLED=1.""",
+    epilog="Exit codes: 0 done, 1 the answer is no, 2 usage or settings, 3 something is missing, "
+    "130 interrupted.",
+    help=_HELP,
 )
 @click.version_option(__version__, message="underlay %(version)s")
 def cli() -> None:

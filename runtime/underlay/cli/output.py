@@ -1,7 +1,7 @@
 """How results reach the terminal: colour, width, encoding, units, JSON. rich is imported only by what draws.
 
-Results go to stdout, everything else to stderr. Lines are lists of (text, style) pieces, so that what is drawn can be
-tested without a terminal.
+Results go to stdout, everything else to stderr. Lines are lists of (text, style) pieces, so that what is
+drawn can be tested without a terminal.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ _ASCII: Final = Glyphs("|- ", "`- ", "|  ", "   ", "#", "~", ", ", "->")
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """What is drawn on: columns, whether colour is wanted, and the encoding of what the characters must fit in."""
+    """What is drawn on: columns, whether colour is wanted, and the encoding of what the characters must fit
+    in.
+    """
 
     width: int
     color: bool
@@ -91,7 +93,9 @@ class Screen:
 
 
 def choose_color(option: str, environ: Mapping[str, str], terminal: bool) -> bool:
-    """Whether to colour: the option, then NO_COLOR, FORCE_COLOR or CLICOLOR_FORCE, TERM=dumb, then whether it is a terminal."""
+    """Whether to colour: the option, then NO_COLOR, FORCE_COLOR or CLICOLOR_FORCE, TERM=dumb, then whether
+    it is a terminal.
+    """
     if option != "auto":
         return option == "always"
     if environ.get("NO_COLOR"):
@@ -158,7 +162,9 @@ def next_steps(quiet: bool, *commands: str) -> None:
 
 
 def clean(text: str, encoding: str = "utf-8") -> str:
-    """Make foreign text safe to print: control characters (a terminal obeys them) and what the encoding lacks become `?`."""
+    """Make foreign text safe to print: control characters (a terminal obeys them) and what the encoding
+    lacks become `?`.
+    """
     printable = "".join(character if character.isprintable() else "?" for character in text)
     try:
         return printable.encode(encoding, "replace").decode(encoding)
@@ -180,7 +186,7 @@ def fit(text: str, width: int, more: str, *, right: bool = False) -> str:
 
 def duration(seconds: float) -> str:
     """A duration for people, at most eight characters wide below a hundred hours."""
-    if seconds < 0.01:
+    if 0 < seconds < 0.01:
         return f"{seconds * 1000:.2f} ms"
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
@@ -210,7 +216,7 @@ def rfc3339(time_ns: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns % 10**9 // 1000:06d}Z"
 
 
-def local_time(time_ns: int, *, date: bool = False) -> str:
-    """A moment for people, in the local zone, to the second."""
+def local_time(time_ns: int) -> str:
+    """A moment for people, in the local zone, to the second: `2026-11-24 16:03:01`."""
     moment = datetime.fromtimestamp(time_ns // 10**9, UTC).astimezone()
-    return f"{moment:%Y-%m-%d %H:%M:%S}" if date else f"{moment:%H:%M:%S}"
+    return f"{moment:%Y-%m-%d %H:%M:%S}"

@@ -16,7 +16,9 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class NothingFound(click.ClickException):
-    """There is no telemetry, or not the part that was asked for: one sentence and the next command, exit code 1."""
+    """There is no telemetry, or not the part that was asked for: one sentence and the next command, exit
+    code 1.
+    """
 
     exit_code = 1
 
@@ -36,12 +38,14 @@ def from_option(command: _Command) -> _Command:
         "--from",
         "source",
         type=click.Path(exists=True, path_type=Path),
-        help="Telemetry file, or folder of them. Default: the local folder (UNDERLAY_TELEMETRY__DIRECTORY, .underlay).",
+        help="Telemetry file, or folder of them; by default UNDERLAY_TELEMETRY__DIRECTORY (.underlay).",
     )(command)
 
 
 def open_files(source: Path | None) -> TelemetryFiles:
-    """The telemetry files to read; raises `NothingFound` when there are none, `SettingsError` for a wrong setting."""
+    """The telemetry files to read; raises `NothingFound` when there are none, `SettingsError` for a wrong
+    setting.
+    """
     place = source if source is not None else default_folder()
     paths = locate(place)
     if not paths:

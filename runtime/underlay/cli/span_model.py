@@ -1,19 +1,22 @@
 """Spans of an OTLP/JSON line as frozen data, and the tolerant decoder that makes them. Reads no file.
 
-The format is the JSON encoding of the OpenTelemetry protocol (opentelemetry.io/docs/specs/otlp, "JSON Protobuf
-Encoding"): lowerCamelCase fields, hexadecimal ids, 64-bit integers as text or number, enums as numbers. Unknown fields
-are passed by. Spans may come from anybody's exporter, so every field is checked before it is believed.
+The format is the JSON encoding of the OpenTelemetry protocol (opentelemetry.io/docs/specs/otlp, "JSON
+Protobuf Encoding"): lowerCamelCase fields, hexadecimal ids, 64-bit integers as text or number, enums as
+numbers. Unknown fields are passed by. Spans may come from anybody's exporter, so every field is checked
+before it is believed.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from underlay.telemetry import attributes as a
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["Event", "Link", "Span", "decode_line", "is_call"]
 
@@ -44,10 +47,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One span. Ids are lower-case hexadecimal, times are nanoseconds since 1970 (UTC), `parent_id` is empty at a root.
+    """One span.
 
-    `kind` and `status` are the protocol's words in lower case (`client`, `error`); `service` is the resource's
-    `service.name`. Status messages are not kept: they may quote a prompt or an answer.
+    Ids are lower-case hexadecimal, times are nanoseconds since 1970 (UTC), `parent_id` is empty at a root.
+
+    `kind` and `status` are the protocol's words in lower case (`client`, `error`); `service` is the
+    resource's `service.name`. Status messages are not kept: they may quote a prompt or an answer.
     """
 
     trace_id: str
@@ -139,11 +144,19 @@ def _span(raw: dict[str, Any], service: str) -> Span:
         service=service,
         attributes=_attributes(raw.get("attributes")),
         links=tuple(
-            Link(_identifier(link["traceId"], 32), _identifier(link["spanId"], 16), _attributes(link.get("attributes")))
+            Link(
+                _identifier(link["traceId"], 32),
+                _identifier(link["spanId"], 16),
+                _attributes(link.get("attributes")),
+            )
             for link in _tables(raw.get("links"))
         ),
         events=tuple(
-            Event(str(event.get("name", "")), _nanoseconds(event.get("timeUnixNano", 0)), _attributes(event.get("attributes")))
+            Event(
+                str(event.get("name", "")),
+                _nanoseconds(event.get("timeUnixNano", 0)),
+                _attributes(event.get("attributes")),
+            )
             for event in _tables(raw.get("events"))
         ),
     )

@@ -1,4 +1,5 @@
-"""Numbers from spans: what a run's calls came to, and when its circuits changed. Pure; spans in, frozen data out.
+"""Numbers from spans: what a run's calls came to, and when its circuits changed. Pure; spans in, frozen
+data out.
 
 Unknown is None and never 0: a run whose provider reported no usage has unknown tokens, not none.
 """
@@ -6,9 +7,8 @@ Unknown is None and never 0: a run whose provider reported no usage has unknown 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from underlay.cli.facts import error_of
 from underlay.cli.span_model import Span, is_call
@@ -16,7 +16,18 @@ from underlay.telemetry import attributes as a
 from underlay.telemetry.attributes import CacheResult, CircuitState
 from underlay.telemetry.spans import TRANSITION
 
-__all__ = ["CircuitChange", "Percentiles", "Summary", "circuit_timeline", "percentile", "percentiles", "summarise"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "CircuitChange",
+    "Percentiles",
+    "Summary",
+    "circuit_timeline",
+    "percentile",
+    "percentiles",
+    "summarise",
+]
 
 _TRANSITIONS: Final = frozenset(TRANSITION(state=state.value) for state in CircuitState)
 
@@ -34,10 +45,10 @@ class Percentiles:
 class Summary:
     """What a set of calls came to.
 
-    `upstream_calls` are the calls of which a request left for the provider. `latency` is over all calls as the app saw
-    them, hits and refusals included; `answered_latency` only over those that got an answer, so that quick refusals do
-    not flatter it. Money is US dollars; `unpriced` counts the calls a provider answered whose cost is unknown.
-    `failed` are the calls that ended in an error and were not refused.
+    `upstream_calls` are the calls of which a request left for the provider. `latency` is over all calls as
+    the app saw them, hits and refusals included; `answered_latency` only over those that got an answer, so
+    that quick refusals do not flatter it. Money is US dollars; `unpriced` counts the calls a provider
+    answered whose cost is unknown. `failed` are the calls that ended in an error and were not refused.
     """
 
     calls: int
@@ -71,7 +82,9 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class CircuitChange:
-    """A circuit's change of state at `time_ns` (nanoseconds since 1970, UTC); `left` and `entered` are circuit states."""
+    """A circuit's change of state at `time_ns` (nanoseconds since 1970, UTC); `left` and `entered` are
+    circuit states.
+    """
 
     time_ns: int
     provider: str
@@ -87,7 +100,9 @@ def summarise(spans: Iterable[Span]) -> Summary:
     calls = [span for span in spans if is_call(span)]
     sent = [span for span in calls if span.text(a.VERDICT)]
     refused = [span for span in calls if span.text(a.CACHE_RESULT) == CacheResult.REFUSED]
-    answered = [span for span in calls if not error_of(span) and span.text(a.CACHE_RESULT) != CacheResult.REFUSED]
+    answered = [
+        span for span in calls if not error_of(span) and span.text(a.CACHE_RESULT) != CacheResult.REFUSED
+    ]
     return Summary(
         calls=len(calls),
         upstream_calls=len(sent),
@@ -123,7 +138,9 @@ def circuit_timeline(spans: Iterable[Span]) -> list[CircuitChange]:
 
 
 def percentiles(seconds: Sequence[float]) -> Percentiles | None:
-    """The 50th, 95th and 99th percentile of durations in seconds, in milliseconds; None when there are none."""
+    """The 50th, 95th and 99th percentile of durations in seconds, in milliseconds; None when there are
+    none.
+    """
     if not seconds:
         return None
     ordered = sorted(seconds)
@@ -132,7 +149,9 @@ def percentiles(seconds: Sequence[float]) -> Percentiles | None:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """Exact percentile of ascending values by linear interpolation between the two nearest ranks (Hyndman & Fan 1996, type 7)."""
+    """Exact percentile of ascending values by linear interpolation between the two nearest ranks (Hyndman &
+    Fan 1996, type 7).
+    """
     place = (len(ordered) - 1) * share
     below = math.floor(place)
     above = min(below + 1, len(ordered) - 1)

@@ -1,24 +1,28 @@
 """Reads the local telemetry files: OTLP/JSON, one export request a line, several files of several processes.
 
-Built to answer fast from large files: a line is looked at as bytes first and parsed only when it can hold what is
-asked for. A torn line (a writer was killed) or an alien one is passed by and counted, never an error. Files are taken
-newest first by the time of their last change, which no span in them can be younger than.
+Built to answer fast from large files: a line is looked at as bytes first and parsed only when it can hold
+what is asked for. A torn line (a writer was killed) or an alien one is passed by and counted, never an
+error. Files are taken newest first by the time of their last change, which no span in them can be younger
+than.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
 from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from underlay.cli.span_model import Event, Link, Span, decode_line, is_call
 from underlay.telemetry import attributes as a
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
 __all__ = ["PATTERN", "Event", "Link", "Span", "TelemetryFiles", "is_call", "locate", "read_spans"]
 
-PATTERN: Final = "telemetry-*.jsonl*"
-"""Names of the local telemetry files inside their folder, rotated ones included."""
+PATTERN: Final = "telemetry-*.jsonl"
+"""Names of the local telemetry files inside their folder."""
 
 # File systems stamp a change with a coarser clock than the one that spans are timed by.
 _CLOCK_SLACK_NS: Final = 2_000_000_000
@@ -28,14 +32,16 @@ _OTHER_MARKS: Final = (b'"resourceMetrics"', b'"resourceLogs"')
 
 
 def locate(source: Path) -> list[Path]:
-    """The telemetry files that `source` (a file, or a folder of them) names, newest change first; empty when there are none."""
+    """The telemetry files that `source` (a file, or a folder of them) names, newest change first; empty
+    when there are none.
+    """
     if source.is_file():
         return [source]
-    dated: list[tuple[int, Path]] = []
-    for path in source.glob(PATTERN) if source.is_dir() else ():
-        changed = _changed_ns(path)
-        if changed is not None:
-            dated.append((changed, path))
+    dated = [
+        (changed, path)
+        for path in (source.glob(PATTERN) if source.is_dir() else ())
+        if path.is_file() and os.access(path, os.R_OK) and (changed := _changed_ns(path)) is not None
+    ]
     return [path for _, path in sorted(dated, key=lambda item: item[0], reverse=True)]
 
 
@@ -45,7 +51,10 @@ def read_spans(paths: Iterable[Path]) -> list[Span]:
 
 
 class TelemetryFiles:
-    """A set of telemetry files to be asked questions. `skipped` counts the lines that were not understood so far."""
+    """A set of telemetry files to be asked questions.
+
+    `skipped` counts the lines that were not understood so far.
+    """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = tuple(paths)
@@ -57,7 +66,8 @@ class TelemetryFiles:
         return len(self._skipped)
 
     def spans(self, *needles: bytes) -> Iterator[Span]:
-        """The spans of every line that holds one of the needles (of every line when there are none), file by file.
+        """The spans of every line that holds one of the needles (of every line when there are none), file
+        by file.
 
         A line holds many spans: the caller still has to pick the ones that it wants.
         """
@@ -66,7 +76,9 @@ class TelemetryFiles:
                 if _SPANS_MARK in line and (not needles or any(needle in line for needle in needles)):
                     yield from self._decode(path, offset, line)
 
-    def newest_calls(self, limit: int, accept: Callable[[Span], bool] = is_call, since_ns: int = 0) -> list[Span]:
+    def newest_calls(
+        self, limit: int, accept: Callable[[Span], bool] = is_call, since_ns: int = 0
+    ) -> list[Span]:
         """The `limit` accepted calls that ended last and not before `since_ns`, the last one last."""
         found: dict[tuple[str, str], Span] = {}
         for path in self.paths:

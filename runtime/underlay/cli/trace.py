@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -13,10 +11,15 @@ from underlay.cli.facts import error_of, shown_attributes
 from underlay.cli.output import Screen, drawing_options, next_steps, print_json, rfc3339, show
 from underlay.cli.source import NothingFound, from_option, open_files, report_skipped
 from underlay.cli.span_model import Link, Span, is_call
-from underlay.cli.telemetry_file import TelemetryFiles
 from underlay.cli.traces import call_document
 from underlay.cli.tree import Trace, focus_on, tree_lines
 from underlay.telemetry import attributes as a
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from underlay.cli.telemetry_file import TelemetryFiles
 
 __all__ = ["collect", "trace", "trace_document"]
 
@@ -28,7 +31,9 @@ _LINKS_FOLLOWED: Final = 20
 @click.command(short_help="Draw one trace as a tree with times.")
 @click.argument("which", metavar="last|ID")
 @from_option
-@click.option("--all", "everything", is_flag=True, help=f"Draw all spans, also of a trace of more than {_DRAWN_MOST}.")
+@click.option(
+    "--all", "everything", is_flag=True, help=f"Draw all spans, also of a trace of more than {_DRAWN_MOST}."
+)
 @drawing_options
 def trace(which: str, source: Path | None, everything: bool, color: str, as_json: bool, quiet: bool) -> None:
     """Draw one trace as a tree with times.
@@ -58,7 +63,9 @@ def trace(which: str, source: Path | None, everything: bool, color: str, as_json
 
 
 def collect(files: TelemetryFiles, focus: Span, most: int = sys.maxsize) -> Trace:
-    """The trace around a span: all its spans, or around the span at most `most`, and what their links point to."""
+    """The trace around a span: all its spans, or around the span at most `most`, and what their links point
+    to.
+    """
     spans = files.trace(focus.trace_id)
     kept = focus_on(spans, focus.span_id, most)
     wanted: dict[str, Link] = {link.span_id: link for span in kept for link in span.links}
@@ -72,12 +79,14 @@ def collect(files: TelemetryFiles, focus: Span, most: int = sys.maxsize) -> Trac
 
 
 def trace_document(trace: Trace) -> dict[str, object]:
-    """One trace as JSON: seconds from its start, attributes of the vocabulary only, calls with their facts."""
+    """One trace as JSON: seconds from its start, attributes of the vocabulary only."""
     return {
         "trace_id": trace.spans[0].trace_id,
         "start": rfc3339(trace.start_ns),
         "duration_seconds": trace.seconds,
-        "spans": [_span_document(span, trace) for span in sorted(trace.spans, key=lambda span: span.start_ns)],
+        "spans": [
+            _span_document(span, trace) for span in sorted(trace.spans, key=lambda span: span.start_ns)
+        ],
     }
 
 
@@ -96,7 +105,11 @@ def _span_document(span: Span, trace: Trace) -> dict[str, object]:
         "attributes": shown_attributes(span.attributes),
         "links": [_link_document(link, trace.linked.get(link.span_id)) for link in span.links],
         "events": [
-            {"name": event.name, "time": rfc3339(event.time_ns), "attributes": shown_attributes(event.attributes)}
+            {
+                "name": event.name,
+                "time": rfc3339(event.time_ns),
+                "attributes": shown_attributes(event.attributes),
+            }
             for event in span.events
         ],
     }
@@ -123,7 +136,9 @@ def _find(files: TelemetryFiles, which: str) -> Span | None:
         return named[0]
     traces = list(dict.fromkeys(span.trace_id for span in spans))
     if len(traces) > 1:
-        raise click.UsageError(f"{which} is the beginning of {len(traces)} traces: {_some(traces)}. Give more digits.")
+        raise click.UsageError(
+            f"{which} is the beginning of {len(traces)} traces: {_some(traces)}. Give more digits."
+        )
     return next(filter(is_call, spans), spans[0] if spans else None)
 
 
@@ -135,4 +150,6 @@ def _not_found(files: TelemetryFiles, which: str) -> NothingFound:
     if which.lower() == "last":
         return NothingFound("The telemetry holds no call to a model.", "underlay doctor -- python app.py")
     count = len(files.paths)
-    return NothingFound(f"No trace or span {which} in {count} telemetry file{'s' if count != 1 else ''}.", "underlay traces")
+    return NothingFound(
+        f"No trace or span {which} in {count} telemetry file{'s' if count != 1 else ''}.", "underlay traces"
+    )

@@ -1,14 +1,14 @@
-"""`underlay traces`: the calls of the local telemetry files, one a line, the newest last (nearest to the prompt)."""
+"""`underlay traces`: the calls of the local telemetry files, one a line, the newest last (nearest to the
+prompt).
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -34,9 +34,18 @@ from underlay.cli.words import Seconds
 from underlay.telemetry import attributes as a
 from underlay.telemetry.attributes import CacheResult
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
 __all__ = ["Wanted", "call_document", "call_table", "traces"]
 
-_STYLES: Final = {"failed": "red", CacheResult.REFUSED: "yellow", CacheResult.HIT: "green", CacheResult.COALESCED: "green"}
+_STYLES: Final = {
+    "failed": "red",
+    CacheResult.REFUSED: "yellow",
+    CacheResult.HIT: "green",
+    CacheResult.COALESCED: "green",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +70,14 @@ class Wanted:
 
 @click.command(short_help="List the calls of the local telemetry files.")
 @from_option
-@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Most calls to list.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Most calls to list."
+)
 @click.option("--since", type=Seconds(), help="Only calls that ended in the last 10m, 1h, 2d.")
 @click.option("--model", default="", help="Only calls to this model; * and ? match.")
-@click.option("--result", type=click.Choice([item.value for item in CacheResult]), help="Only calls answered like this.")
+@click.option(
+    "--result", type=click.Choice([item.value for item in CacheResult]), help="Only calls answered like this."
+)
 @click.option("--failed", is_flag=True, help="Only calls that ended in an error, refusals included.")
 @click.option("--slow", type=Seconds(), help="Only calls that took this long or longer: 500ms, 2s.")
 @drawing_options
@@ -101,10 +114,11 @@ def traces(
         if files.last_call() is None:
             raise NothingFound("The telemetry holds no call to a model.", "underlay doctor -- python app.py")
         click.echo("No call matches.", err=True)
-        return next_steps(quiet, "underlay traces")
+        next_steps(quiet, "underlay traces")
+        return
     screen = Screen.of(sys.stdout, color)
     show(call_table(calls, screen.width, screen.glyphs), screen)
-    return next_steps(quiet, f"underlay trace {calls[-1].span_id}")
+    next_steps(quiet, f"underlay trace {calls[-1].span_id}")
 
 
 def call_document(span: Span) -> dict[str, object]:
@@ -133,64 +147,56 @@ def call_document(span: Span) -> dict[str, object]:
     }
 
 
+def _cost(span: Span) -> str:
+    cost = span.number(a.COST)
+    return "" if cost is None else usd(cost)
+
+
 @dataclass(frozen=True, slots=True)
 class _Column:
+    """`from_width` is the narrowest screen that shows the column; width 0 takes what the others leave."""
+
     title: str
     width: int
+    cell: Callable[[Span], str]
     right: bool = False
     from_width: int = 0
-    """The narrowest screen that shows the column."""
 
 
 _COLUMNS: Final = (
-    _Column("time", 8),
-    _Column("result", 9),
-    _Column("model", 0),
-    _Column("took", 8, right=True),
-    _Column("tokens", 13, right=True, from_width=100),
-    _Column("cost", 10, right=True, from_width=80),
-    _Column("why", 22, from_width=120),
-    _Column("id", 16, from_width=0),
+    _Column("time", 8, lambda span: local_time(span.start_ns)[11:]),
+    _Column("result", 9, outcome),
+    _Column("model", 0, lambda span: span.text(a.REQUEST_MODEL) or span.name),
+    _Column("took", 8, lambda span: duration(span.seconds), right=True),
+    _Column("tokens", 13, tokens, right=True, from_width=100),
+    _Column("cost", 10, _cost, right=True, from_width=80),
+    _Column("why", 22, lambda span: error_of(span) or span.text(a.CACHE_REASON), from_width=120),
+    _Column("id", 16, lambda span: span.span_id),
 )
 _GAP: Final = "  "
+_MODEL_WIDTHS: Final = (6, 40)
 
 
 def call_table(calls: Sequence[Span], width: int, glyphs: Glyphs) -> list[Line]:
-    """The calls as a table of at most `width` columns; the model's column takes what the others leave."""
+    """The calls as a table of at most `width` columns, with a line for each new day (local time)."""
     columns = [column for column in _COLUMNS if column.from_width <= width]
     fixed = sum(column.width for column in columns) + len(_GAP) * (len(columns) - 1)
-    model_width = min(40, max(6, width - fixed))
-    header: Line = []
-    lines: list[Line] = [header]
-    for column in columns:
-        size = column.width or model_width
-        header.append((fit(column.title, size, glyphs.more, right=column.right) + _GAP, "dim"))
+    least, most = _MODEL_WIDTHS
+    rest = min(most, max(least, width - fixed))
+    titles = [fit(column.title, column.width or rest, glyphs.more, right=column.right) for column in columns]
+    lines: list[Line] = [[(_GAP.join(titles), "dim")]]
+    day = ""
     for span in calls:
+        date = local_time(span.start_ns)[:10]
+        if date != day:
+            lines.append([(date, "dim")])
+            day = date
         line: Line = []
         for column in columns:
-            text = fit(_cell(span, column.title), column.width or model_width, glyphs.more, right=column.right)
+            text = fit(column.cell(span), column.width or rest, glyphs.more, right=column.right)
             line.append((text + _GAP, _STYLES.get(outcome(span), "") if column.title == "result" else ""))
         lines.append(line)
     return lines
-
-
-def _cell(span: Span, title: str) -> str:
-    if title == "time":
-        return local_time(span.start_ns)
-    if title == "result":
-        return outcome(span)
-    if title == "model":
-        return span.text(a.REQUEST_MODEL) or span.name
-    if title == "took":
-        return duration(span.seconds)
-    if title == "tokens":
-        return tokens(span)
-    if title == "cost":
-        cost = span.number(a.COST)
-        return "" if cost is None else usd(cost)
-    if title == "why":
-        return error_of(span) or span.text(a.CACHE_REASON)
-    return span.span_id
 
 
 def _model_matches(span: Span, pattern: str) -> bool:

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from underlay.errors import Problem
 from underlay.settings.parse import INVALID, Where, check
 from underlay.settings.spec import Kind, Spec
+
+if TYPE_CHECKING:
+    from underlay.errors import Problem
 
 __all__ = ["Seconds"]
 
 _DURATION = Spec(Kind.DURATION, "A duration of the command line.")
 
 
-class Seconds(click.ParamType[float]):
-    """A duration in the spelling of the settings (500ms, 2s, 1h, 2d; a bare number is seconds), as seconds."""
+if TYPE_CHECKING:
+    _DurationType = click.ParamType[float]
+else:
+    # Older releases of click that we support have no type argument here.
+    _DurationType = click.ParamType
+
+
+class Seconds(_DurationType):
+    """A duration in the spelling of the settings (500ms, 2s, 1h, 2d; a number alone is seconds), as
+    seconds.
+    """
 
     name = "duration"
 

@@ -159,10 +159,12 @@ def plan_store(
 _DROPPED: Final[frozenset[bytes]] = frozenset(
     (
         # hop by hop (RFC 9110 §7.6.1)
-        b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
+        b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
+        b"upgrade",
         # said of the first request only: must not feed anybody's pacing or provenance again
-        b"x-request-id", b"request-id", b"retry-after", b"x-should-retry", b"set-cookie", b"age", b"cache-status", b"cf-ray", b"openai-processing-ms",
-        b"traceparent", b"tracestate", b"x-envoy-upstream-service-time", b"apim-request-id", b"x-ms-request-id",
+        b"x-request-id", b"request-id", b"apim-request-id", b"x-ms-request-id", b"cf-ray", b"traceparent",
+        b"tracestate", b"retry-after", b"x-should-retry", b"set-cookie", b"age", b"cache-status",
+        b"openai-processing-ms", b"x-envoy-upstream-service-time",
     )
 )  # fmt: skip
 _DROPPED_PREFIXES: Final = (b"x-ratelimit-", b"ratelimit", b"anthropic-ratelimit-")

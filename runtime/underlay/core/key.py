@@ -239,7 +239,7 @@ def _members(text: str) -> Body:
     while True:
         if text[at] != '"':
             raise ValueError("not a name")
-        name, at = scanstring(text, at + 1, True)
+        name, at = scanstring(text, at + 1, True)  # noqa: FBT003 it takes no keywords
         at = _skip(text, at)
         if text[at] != ":":
             raise ValueError("no colon")

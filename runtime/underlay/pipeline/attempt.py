@@ -7,7 +7,6 @@ import re
 from typing import TYPE_CHECKING
 
 from underlay.core.cache import Entry, Leave, plan_store, stored_headers
-from underlay.core.circuit_breaker import Permit
 from underlay.core.decode import decoder
 from underlay.core.verdict import judge
 from underlay.providers.dialect import Outcome
@@ -15,6 +14,7 @@ from underlay.telemetry.attributes import Ending, Stage, Verdict
 from underlay.telemetry.events import AttemptEnded, AttemptStarted
 
 if TYPE_CHECKING:
+    from underlay.core.circuit_breaker import Permit
     from underlay.core.decode import Decoder
     from underlay.core.flight import Flight
     from underlay.pipeline.engine import Engine
@@ -36,8 +36,8 @@ class Attempt:
     __slots__ = (
         "_asked",
         "_decoder",
-        "_engine",
         "_ended",
+        "_engine",
         "_observer",
         "_permit",
         "_started",
@@ -77,7 +77,7 @@ class Attempt:
         if encoding and encoding.lower() != "identity":
             self._decoder = decoder(encoding)
             if self._decoder is None:
-                return  # an encoding that this machine cannot read: the answer passes, and stays unknown to the books
+                return  # an encoding that cannot be read here: the answer passes, unknown to the books
         self._observer = self._asked.dialect.observe(stream=self.stream, status=upstream.status)
 
     def feed(self, frame: bytes) -> None:
@@ -141,12 +141,23 @@ class Attempt:
         cost = self._engine.cost(self._asked, outcome)
         entry, reason = self._entry(outcome, flight, now, cost)
         self._close(
-            verdict, now,
+            verdict,
+            now,
             AttemptEnded(
-                self.number, now - self._started, verdict, status, error_type, outcome.usage, cost, outcome.model, outcome.response_id,
-                outcome.finish_reasons, entry is not None, reason,
+                self.number,
+                now - self._started,
+                verdict,
+                status,
+                error_type,
+                outcome.usage,
+                cost,
+                outcome.model,
+                outcome.response_id,
+                outcome.finish_reasons,
+                entry is not None,
+                reason,
             ),
-        )  # fmt: skip
+        )
         return ending, error_type, entry
 
     def _close(self, verdict: Verdict, now: float, ended: AttemptEnded) -> None:
@@ -168,9 +179,13 @@ class Attempt:
             return None, asked.uncacheable
         frames = flight.frames()
         plan = plan_store(
-            upstream.status, complete=outcome.complete, storable=outcome.storable, error=bool(outcome.error),
-            fits=frames is not None, directives=asked.directives,
-        )  # fmt: skip
+            upstream.status,
+            complete=outcome.complete,
+            storable=outcome.storable,
+            error=bool(outcome.error),
+            fits=frames is not None,
+            directives=asked.directives,
+        )
         if isinstance(plan, Leave):
             return None, plan.reason
         assert frames is not None  # noqa: S101 plan_store keeps only what fits
@@ -179,9 +194,18 @@ class Attempt:
             sum(map(len, frames)) + sum(len(name) + len(value) for name, value in headers) + _ENTRY_OVERHEAD
         )
         entry = Entry(
-            upstream.status, headers, frames, now, self._engine.settings.llm_cache.ttl, size, self.stream, now - self._started,
-            outcome.usage, cost, self._watched.origin(),
-        )  # fmt: skip
+            upstream.status,
+            headers,
+            frames,
+            now,
+            self._engine.settings.llm_cache.ttl,
+            size,
+            self.stream,
+            now - self._started,
+            outcome.usage,
+            cost,
+            self._watched.origin(),
+        )
         return entry, ""
 
 

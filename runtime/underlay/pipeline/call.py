@@ -62,7 +62,15 @@ class Call:
                 interval = (self._last - self._first) / (self._chunks - 1)
         self.watched.event(
             CallEnded(
-                self.result, ending, max(0.0, now - self.started), self.status, error_type or self.error_type, self._chunks, first, interval,
-                self.batch_mode, self.watched.trace_id(),
+                self.result,
+                ending,
+                max(0.0, now - self.started),
+                self.status,
+                error_type or self.error_type,
+                self._chunks,
+                first,
+                interval,
+                self.batch_mode,
+                self.watched.trace_id(),
             )
-        )  # fmt: skip
+        )

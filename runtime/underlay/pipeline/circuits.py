@@ -104,9 +104,16 @@ class Circuits:
         if changed is not None:
             self._tell(
                 CircuitChanged(
-                    name.provider, name.model, changed.left, changed.entered, changed.reason, changed.lasted, changed.failures, changed.causes
+                    name.provider,
+                    name.model,
+                    changed.left,
+                    changed.entered,
+                    changed.reason,
+                    changed.lasted,
+                    changed.failures,
+                    changed.causes,
                 )
-            )  # fmt: skip
+            )
 
 
 def _view(name: Name, circuit: Circuit, now: float) -> CircuitView:

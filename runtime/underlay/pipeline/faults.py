@@ -33,7 +33,9 @@ class Faults:
         if (stage, name) not in self._seen:
             self._seen.add((stage, name))
             _log.warning(
-                "underlay: %s in stage %s; the call went on without it (further ones are counted, not logged)", name, stage,
+                "underlay: %s in stage %s; the call went on without it (more are counted, not logged)",
+                name,
+                stage,
                 exc_info=error if _log.isEnabledFor(logging.DEBUG) else None,
-            )  # fmt: skip
+            )
         self._tell(Faulted(stage, name))

@@ -38,7 +38,7 @@ async def perform(engine: Engine, exchange: Exchange, candidate: Candidate, port
     flow = Flow(engine, exchange, ports)
     try:
         return await _stages(flow, candidate)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 sorted out there; what is not ours is raised again
         return await _rescue(flow, error)
 
 

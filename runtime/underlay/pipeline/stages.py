@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING
 
 from underlay.core.cache import Lacking, plan_lookup, replay_headers
-from underlay.core.circuit_breaker import Refusal
 from underlay.core.flight import Flight
 from underlay.pipeline.flow import PROCEED, Flow, Reply, Step
 from underlay.pipeline.reader import Body, Reader
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from underlay.core.cache import Found
+    from underlay.core.circuit_breaker import Refusal
 
 __all__ = ["STAGES", "refuse"]
 
@@ -62,9 +62,17 @@ def _tell_hit(flow: Flow, found: Found, *, observed: bool) -> None:
     saved = max(0.0, entry.duration - (flow.ports.now() - flow.call.started))
     flow.call.watched.event(
         CacheLooked(
-            CacheResult.HIT, flow.asked.key.hex()[:16], "", observed, found.age, entry.origin, saved, entry.cost_usd, entry.usage
+            CacheResult.HIT,
+            flow.asked.key.hex()[:16],
+            "",
+            observed,
+            found.age,
+            entry.origin,
+            saved,
+            entry.cost_usd,
+            entry.usage,
         )
-    )  # fmt: skip
+    )
 
 
 async def coalesce(flow: Flow) -> Step:
@@ -115,7 +123,7 @@ def refuse(flow: Flow, refusal: Refusal) -> Step:
     seconds = max(1, math.ceil(refusal.retry_after))
     body = flow.asked.dialect.error_body(
         "circuit_open",
-        f"underlay: the circuit of {name.provider}/{name.model} is {refusal.state}; next probe in {seconds} s",
+        f"underlay: circuit of {name.provider}/{name.model} is {refusal.state}; next probe in {seconds} s",
     )
     headers = [
         (b"content-type", b"application/json"),

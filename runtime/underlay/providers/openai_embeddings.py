@@ -47,7 +47,7 @@ class OpenAIEmbeddings:
             "embeddings", model, stream=False, deterministic=True, parameters=read_fields(body, _FIELDS)
         )
 
-    def observe(self, *, stream: bool, status: int) -> Observer:  # noqa: ARG002  the contract's name
+    def observe(self, *, stream: bool, status: int) -> Observer:
         """An observer of one answer. The API has no streams, so whatever comes is read as one object."""
         return JSONObserver(status, read=_read, kind=openai_kind)
 
@@ -55,7 +55,7 @@ class OpenAIEmbeddings:
         """An error in OpenAI's shape."""
         return openai_body(kind, message)
 
-    def text(self, body: object) -> str | None:  # noqa: ARG002  the contract's name
+    def text(self, body: object) -> str | None:
         """None: vectors have no text."""
         return None
 

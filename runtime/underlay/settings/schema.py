@@ -35,6 +35,7 @@ Dialect: TypeAlias = Literal["openai", "anthropic"]
 Sampling: TypeAlias = Literal["any", "deterministic"]
 Recognise: TypeAlias = Literal["any", "known"]
 Conventions: TypeAlias = Literal["released", "upcoming"]
+LocalFile: TypeAlias = Literal["auto", "always", "never"]
 
 _DIALECTS: Final = ("openai", "anthropic")
 
@@ -189,6 +190,14 @@ class TelemetrySettings(Section):
     directory: str = field(
         default=".underlay",
         metadata=text("Folder of the local telemetry file, relative to the working directory."),
+    )
+    file: LocalFile = field(
+        default="auto",
+        metadata=choice(
+            "auto writes the local file when telemetry has no other place to go; always writes it as well; "
+            "never does not.",
+            ("auto", "always", "never"),
+        ),
     )
     file_max_bytes: int = field(
         default=32 * 2**20, metadata=size("Size at which the local telemetry file is rotated.")

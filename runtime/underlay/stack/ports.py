@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 PROBE_TIMEOUT_S = 0.5
+# below what Linux (32768), macOS and Windows (49152) lend to outgoing connections
+FREE_RANGE = range(20_000, 32_768)
 
 Mode = Literal["native", "compose"]
 
@@ -73,7 +76,7 @@ def choose_ports(
             options.insert(0, previous[port.name])
         found = next((n for n in options if n not in chosen.values() and is_free(n)), None)
         if found is None and any_ports and wanted is None:
-            found = _any_free(chosen.values())
+            found = _any_free(chosen.values(), is_free)
         if found is None:
             taken.append(_complaint(port, options[0], chosen))
         else:
@@ -111,15 +114,16 @@ def _wanted(port: Port, environ: Mapping[str, str]) -> int | None:
     return int(text)
 
 
-def _any_free(used: Iterable[int]) -> int:
-    """Let the system name a free loopback port that is not among `used`."""
+def _any_free(used: Iterable[int], is_free: Callable[[int], bool]) -> int | None:
+    """Find a free loopback port that is not among `used`; None when there is none.
+
+    Not one that the system would name: those are lent to outgoing connections, and one that has just been closed keeps
+    its port from a server for a minute, so that a server stopped for a moment could not come back.
+    """
     taken = set(used)
-    while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.bind((HOST, 0))
-            number = int(probe.getsockname()[1])
-        if number not in taken:
-            return number
+    numbers = list(FREE_RANGE)
+    random.shuffle(numbers)
+    return next((number for number in numbers if number not in taken and is_free(number)), None)
 
 
 def _complaint(port: Port, number: int, chosen: Mapping[str, int]) -> str:

@@ -8,10 +8,12 @@ process: resetting the statistics moves a baseline of the view and never the cou
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from underlay.telemetry import attributes as a
-from underlay.telemetry.attributes import Attribute
+
+if TYPE_CHECKING:
+    from underlay.telemetry.attributes import Attribute
 
 __all__ = ["ALL", "BY_KEY", "DURATION_BUCKETS", "GENERATIONS", "Generation", "Metric", "metric_name"]
 
@@ -50,7 +52,8 @@ _RESULTS = (a.CACHE_RESULT, a.BATCH_MODE)
 
 CALL_DURATION = Metric(
     "call_duration", "gen_ai.client.operation.duration", "s", "histogram",
-    "Duration of a call as the app saw it, hits and refusals included", (*_CALL, a.ERROR_TYPE, *_RESULTS), DURATION_BUCKETS,
+    "Duration of a call as the app saw it, hits and refusals included", (*_CALL, a.ERROR_TYPE, *_RESULTS),
+    DURATION_BUCKETS,
 )  # fmt: skip
 TOKEN_USAGE = Metric(
     "token_usage", "gen_ai.client.token.usage", "{token}", "histogram",
@@ -126,7 +129,8 @@ CIRCUIT = Metric(
 )  # fmt: skip
 TRANSITIONS = Metric(
     "transitions", "underlay.circuit_breaker.transitions", "{transition}", "counter",
-    "State changes, by the state that was left and the one that was entered", (*_MODEL, a.CIRCUIT_FROM, a.CIRCUIT_STATE),
+    "State changes, by the state that was left and the one that was entered",
+    (*_MODEL, a.CIRCUIT_FROM, a.CIRCUIT_STATE),
 )  # fmt: skip
 REFUSALS = Metric(
     "refusals",

@@ -52,7 +52,7 @@ class _FunctionDialect:
     name = "function"
     family = "function"
     suffix = ""
-    required = ("model",)
+    required: tuple[str, ...] = ("model",)
 
     def ask(self, body: Mapping[str, object]) -> Ask | None:
         return Ask(
@@ -63,7 +63,7 @@ class _FunctionDialect:
             uncacheable="" if "key" in body else "no_key",
         )
 
-    def observe(self, *, stream: bool, status: int) -> _Observer:  # noqa: ARG002 one shape only
+    def observe(self, *, stream: bool, status: int) -> _Observer:
         return _Observer()
 
     def error_body(self, kind: str, message: str) -> bytes:

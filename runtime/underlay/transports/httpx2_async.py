@@ -1,4 +1,4 @@
-"""Generated from httpx_async.py by scripts/generate_twins.py: edit that file. The asynchronous httpx2 adapter."""
+"""The asynchronous httpx2 adapter, generated from httpx_async.py by scripts/generate_twins.py."""
 
 from __future__ import annotations
 

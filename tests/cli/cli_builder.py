@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from underlay.telemetry import attributes as a
 from underlay.telemetry.attributes import CacheResult, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 BASE_NS = 1_795_536_000_000_000_000
 """2026-11-24T16:00:00Z: where the tests' clock starts."""
@@ -94,9 +96,20 @@ def line(*spans: Made, service: str = "chat_app") -> bytes:
     return json.dumps(document).encode() + b"\n"
 
 
-METRICS_LINE = json.dumps(
-    {"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"name": "x", "sum": {"dataPoints": []}, "unit": a.CACHE_RESULT.key}]}]}]}
-).encode() + b"\n"
+METRICS_LINE = (
+    json.dumps(
+        {
+            "resourceMetrics": [
+                {
+                    "scopeMetrics": [
+                        {"metrics": [{"name": "x", "sum": {"dataPoints": []}, "unit": a.CACHE_RESULT.key}]}
+                    ]
+                }
+            ]
+        }
+    ).encode()
+    + b"\n"
+)
 """A line of metrics that mentions an attribute of calls."""
 
 
@@ -126,7 +139,9 @@ def call(
     if error:
         attributes[a.ERROR_TYPE.key] = error
     attributes.update({getattr(a, name).key: value for name, value in more.items()})
-    return Made(f"chat {model}", trace or f"trace-{word}", word, at, took, parent, attributes, links, bool(error), 3)
+    return Made(
+        f"chat {model}", trace or f"trace-{word}", word, at, took, parent, attributes, links, bool(error), 3
+    )
 
 
 def http(word: str, parent: str, trace: str, *, at: float, took: float, status: int = 200) -> Made:

@@ -1,0 +1,334 @@
+"""The real servers with the shipped files: what is sent arrives, whole, clean and once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sending
+from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.trace import Link, SpanContext, Status, StatusCode
+
+from underlay import stack
+from underlay.stack import processes
+from underlay.stack.state import read_state
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+
+PROMPT = "the prompt that nobody may read"
+KEY = "sk-proj-0123456789abcdefghij"
+BUCKETS = [0.05, 0.1, 0.2, 0.4]
+
+
+@dataclass(frozen=True, slots=True)
+class Real:
+    """The stack that runs: its addresses and the way to its processes."""
+
+    environ: dict[str, str] = field(repr=False)
+    otlp: str
+    otlp_grpc: str
+    prometheus: str
+    jaeger: str
+
+    def process(self, service: str) -> processes.Process:
+        """The process of one server."""
+        state = read_state(Path(self.environ["UNDERLAY_STACK_HOME"]))
+        assert state is not None
+        return state.servers[service].process
+
+    def end(self, *services: str) -> None:
+        """Stop servers the polite way."""
+        for service in services:
+            assert processes.stop(self.process(service), 30)
+
+    def kill(self, *services: str) -> None:
+        """Kill servers without a chance to write anything."""
+        for service in services:
+            process = self.process(service)
+            os.kill(process.pid, signal.SIGKILL)
+            sending.eventually(lambda p=process: None if processes.is_running(p) else True, f"{service} dies")
+
+    def up(self) -> None:
+        """Start what is missing."""
+        stack.up(any_ports=True, environ=self.environ)
+
+
+@pytest.fixture(scope="module")
+def real(real_environ: dict[str, str]) -> Iterator[Real]:
+    """The native stack on free ports with a home of its own."""
+    try:
+        status = stack.up(any_ports=True, mode="native", environ=real_environ)
+        at = {name: address or "" for name, address in status.endpoints.items()}
+        yield Real(real_environ, at["otlp_http"], at["otlp_grpc"], at["prometheus"], at["jaeger"])
+    finally:
+        stack.down(delete_data=True, environ=real_environ)
+
+
+def called(app: sending.App, name: str, **attributes: Any) -> SpanContext:
+    """Make one span and return its context."""
+    with app.traces.get_tracer("test").start_as_current_span(name, attributes=attributes) as span:
+        return span.get_span_context()
+
+
+def test_metrics_arrive_with_the_values_that_were_sent(real: Real) -> None:
+    """A counter and both kinds of histogram read back exactly, under one service, native percentiles within 2 %."""
+    with sending.app(real.otlp, "values") as app:
+        meter = app.metrics.get_meter("test")
+        counter = meter.create_counter("underlay.cache.lookups")
+        explicit = meter.create_histogram(
+            "gen_ai.client.operation.duration", unit="s", explicit_bucket_boundaries_advisory=BUCKETS
+        )
+        native = meter.create_histogram("underlay.test.exponential", unit="s")
+        gauge = meter.create_gauge("underlay.cache.hit_ratio", unit="1")
+        counter.add(3, {"underlay.cache.result": "hit"})
+        gauge.set(0.25)
+        for number in range(1, 201):
+            explicit.record(number / 1000)
+            native.record(number / 1000)
+        app.flush()
+        of = '{job="values",instance="values-1",service_name="values",service_instance_id="values-1"}'
+        sending.value(real.prometheus, f"underlay_cache_lookups_total{of}", 3)
+        assert (
+            json.loads(next(iter(sending.instant(real.prometheus, f"underlay_cache_lookups_total{of}"))))[
+                "underlay_cache_result"
+            ]
+            == "hit"
+        )
+        sending.value(real.prometheus, f"underlay_cache_hit_ratio{of}", 0.25)
+        sending.value(real.prometheus, f"gen_ai_client_operation_duration_seconds_count{of}", 200)
+        sending.value(real.prometheus, f"histogram_count(underlay_test_exponential_seconds{of})", 200)
+        total = f"histogram_sum(underlay_test_exponential_seconds{of})"
+        assert next(iter(sending.instant(real.prometheus, total).values())) == pytest.approx(20.1)
+        for quantile, exact in ((0.5, 0.1), (0.95, 0.19), (0.99, 0.198)):
+            expression = f"histogram_quantile({quantile}, underlay_test_exponential_seconds{of})"
+            (found,) = sending.instant(real.prometheus, expression).values()
+            assert found == pytest.approx(exact, rel=0.02)
+        cumulative = sending.instant(real.prometheus, f"gen_ai_client_operation_duration_seconds_bucket{of}")
+        assert {json.loads(k)["le"]: v for k, v in cumulative.items()} == {
+            "0.05": 50, "0.1": 100, "0.2": 200, "0.4": 200, "+Inf": 200,
+        }  # fmt: skip
+
+
+def test_an_exemplar_leads_to_its_trace(real: Real) -> None:
+    """A point recorded within a span carries its trace id, of both kinds of histogram, and Jaeger has that trace."""
+    with sending.app(real.otlp, "exemplars") as app:
+        meter = app.metrics.get_meter("test")
+        histograms = [
+            meter.create_histogram(f"exemplars.{kind}", unit="s") for kind in ("explicit", "exponential")
+        ]
+        with app.traces.get_tracer("test").start_as_current_span("chat") as span:
+            for histogram in histograms:
+                histogram.record(0.07)
+        context = span.get_span_context()
+        app.flush()
+        for series in ("exemplars_explicit_seconds_bucket", "exemplars_exponential_seconds"):
+
+            def ask(name: str = series) -> Any:
+                found = sending.get(
+                    f"{real.prometheus}/api/v1/query_exemplars",
+                    query=name,
+                    start="0",
+                    end=str(time.time() + 60),
+                )["data"]
+                return found or None
+
+            (row,) = sending.eventually(ask, f"exemplar of {series}")
+            assert row["exemplars"][0]["labels"] == {
+                "trace_id": f"{context.trace_id:032x}",
+                "span_id": f"{context.span_id:016x}",
+            }
+        assert sending.trace(real.jaeger, context.trace_id, 1)[0]["operationName"] == "chat"
+
+
+def test_a_trace_is_found_by_id_and_by_tag_with_its_links(real: Real) -> None:
+    """A hit's span leads to the span that made the answer, and a search by tag finds it and nothing else."""
+    with sending.app(real.otlp, "links") as app:
+        origin = called(app, "chat", **{"underlay.cache.result": "miss"})
+        with app.traces.get_tracer("test").start_as_current_span(
+            "chat", links=[Link(origin)], attributes={"underlay.cache.result": "hit"}
+        ) as span:
+            hit = span.get_span_context()
+        app.flush()
+        (stored,) = sending.trace(real.jaeger, hit.trace_id, 1)
+        assert stored["references"] == [
+            {
+                "refType": "FOLLOWS_FROM",
+                "traceID": f"{origin.trace_id:032x}",
+                "spanID": f"{origin.span_id:016x}",
+            }
+        ]
+
+        def ask() -> Any:
+            query = {"service": "links", "tags": '{"underlay.cache.result":"hit"}', "lookback": "1h"}
+            return sending.get(f"{real.jaeger}/api/traces", **query)["data"] or None
+
+        (only,) = sending.eventually(ask, "the hit by tag")
+        assert only["traceID"] == f"{hit.trace_id:032x}"
+
+
+def test_grpc_is_taken_as_well(real: Real) -> None:
+    """A span sent over OTLP/gRPC arrives like any other."""
+    provider = TracerProvider(resource=Resource.create({"service.name": "grpc"}))
+    provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(real.otlp_grpc, insecure=True)))
+    with provider.get_tracer("test").start_as_current_span("over grpc") as span:
+        trace_id = span.get_span_context().trace_id
+    provider.shutdown()
+    assert sending.trace(real.jaeger, trace_id, 1)[0]["operationName"] == "over grpc"
+
+
+def test_content_and_credentials_end_in_the_collector(real: Real) -> None:
+    """Prompts and keys in spans, events, resources, points and log records reach no store and no log; the rest does."""
+    content = {
+        "gen_ai.input.messages": PROMPT,
+        "gen_ai.output.messages": [PROMPT],
+        "gen_ai.system_instructions": PROMPT,
+        "gen_ai.tool.call.arguments": PROMPT,
+        "gen_ai.prompt.0.content": PROMPT,
+        "gen_ai.completion": PROMPT,
+        "llm.input_messages.0.message.content": PROMPT,
+        "input.value": PROMPT,
+        "traceloop.entity.output": PROMPT,
+        "http.request.header.authorization": [f"Bearer {KEY}"],
+        "http.request.header.x-api-key": [KEY],
+        "api_key": KEY,
+        "url.full": f"https://me:{KEY}@host/v1?alt=sse&key={KEY}",
+        "error.detail": f"Incorrect API key provided: {KEY}",
+    }
+    kept = {
+        "gen_ai.usage.input_tokens": 3,
+        "gen_ai.prompt.name": "greeting",
+        "gen_ai.request.model": "gpt-4o",
+    }
+    with sending.app(
+        real.otlp, "content", **{"process.command_line": PROMPT, "deployment.api_key": KEY}
+    ) as app:
+        with app.traces.get_tracer("test").start_as_current_span(
+            "chat", attributes={**content, **kept}
+        ) as span:
+            span.add_event("gen_ai.user.message", {"content": PROMPT, "role": "user", **content})
+            span.set_status(Status(StatusCode.ERROR, f"401 for Bearer {KEY}"))
+        app.metrics.get_meter("test").create_counter("content.calls").add(1, {**content, **kept})
+        logger = app.logs.get_logger("test")
+        for name in ("gen_ai.user.message", "underlay.circuit_breaker.transition"):
+            body = PROMPT if name.startswith("gen_ai.") else f"opened after {KEY}"
+            logger.emit(
+                LogRecord(
+                    body=body,
+                    event_name=name,
+                    severity_number=SeverityNumber.WARN,
+                    attributes={**content, **kept},
+                )
+            )
+        app.flush()
+        stored = json.dumps(sending.trace(real.jaeger, span.get_span_context().trace_id, 1))
+        sending.value(real.prometheus, "content_calls_total", 1)
+    points = json.dumps(sending.get(f"{real.prometheus}/api/v1/series", **{"match[]": '{job="content"}'}))
+
+    def printed() -> str | None:
+        text = "\n".join(stack.logs("collector", lines=200, environ=real.environ))
+        return text if "opened after REDACTED" in text else None
+
+    log = sending.eventually(printed, "the log record in the Collector's log")
+    for place in (stored, points, log):
+        assert PROMPT not in place
+        assert KEY not in place
+        assert "greeting" in place
+        assert "gpt-4o" in place
+    assert "https://REDACTED@host/v1?alt=sse&key=REDACTED" in stored
+    assert "[content removed]" in log
+    assert '"role"' in stored
+
+
+def test_nothing_is_lost_or_doubled_while_stores_are_away_and_the_collector_is_killed(real: Real) -> None:
+    """With both stores away the app sees no error; after a kill and restart all of it is there, once, in order."""
+    with sending.app(real.otlp, "outage") as app:
+        counter = app.metrics.get_meter("test").create_counter("outage.calls")
+        sent = [called(app, "before").trace_id]
+        counter.add(1)
+        app.flush()
+        sending.value(real.prometheus, "outage_calls_total", 1)
+        real.end("prometheus", "jaeger")
+        for _ in range(5):
+            sent += [called(app, "while away").trace_id for _ in range(20)]
+            counter.add(20)
+            app.flush()
+        real.kill("collector")
+        real.up()
+        sent.append(called(app, "after").trace_id)
+        counter.add(1)
+        app.flush()
+        sending.value(real.prometheus, "outage_calls_total", 102)
+        assert sending.value(real.prometheus, "count_over_time(outage_calls_total[1h])", 7)
+        assert sending.instant(real.prometheus, "resets(outage_calls_total[1h])") == {
+            key: 0.0 for key in sending.instant(real.prometheus, "outage_calls_total")
+        } or list(sending.instant(real.prometheus, "resets(outage_calls_total[1h])").values()) == [0.0]
+
+        def ask() -> Any:
+            query = {"service": "outage", "limit": "500", "lookback": "1h"}
+            found = sending.get(f"{real.jaeger}/api/traces", **query)["data"]
+            return found if len(found) >= len(sent) else None
+
+        traces = sending.eventually(ask, "all traces of the outage")
+        assert sorted(int(item["traceID"], 16) for item in traces) == sorted(sent)
+        assert all(len(item["spans"]) == 1 for item in traces)
+    assert (
+        sending.instant(real.prometheus, '{__name__=~"otelcol_exporter_(send|enqueue)_failed.*"} > 0') == {}
+    )
+
+
+def test_killed_stores_keep_what_they_took(real: Real) -> None:
+    """A Prometheus and a Jaeger that are killed outright come back with every sample, exemplar and span."""
+    with sending.app(real.otlp, "killed") as app:
+        histogram = app.metrics.get_meter("test").create_histogram("killed.duration", unit="s")
+        with app.traces.get_tracer("test").start_as_current_span("chat") as span:
+            histogram.record(0.07)
+        trace_id = span.get_span_context().trace_id
+        app.flush()
+        sending.value(real.prometheus, "killed_duration_seconds_count", 1)
+        sending.trace(real.jaeger, trace_id, 1)
+        real.kill("prometheus", "jaeger")
+        real.up()
+        sending.value(real.prometheus, "killed_duration_seconds_count", 1)
+        sending.trace(real.jaeger, trace_id, 1)
+        query = {"query": "killed_duration_seconds_bucket", "start": "0", "end": str(time.time() + 60)}
+        assert sending.get(f"{real.prometheus}/api/v1/query_exemplars", **query)["data"]
+
+
+def test_down_and_up_keep_state_and_addresses(real: Real) -> None:
+    """After a full stop the stack comes back at the same addresses with what it had."""
+    before = stack.status(environ=real.environ)
+    with sending.app(real.otlp, "restart") as app:
+        app.metrics.get_meter("test").create_counter("restart.calls").add(4)
+        trace_id = called(app, "chat").trace_id
+        app.flush()
+        sending.value(real.prometheus, "restart_calls_total", 4)
+        sending.trace(real.jaeger, trace_id, 1)
+        assert set(stack.down(environ=real.environ).services) == {"collector", "jaeger", "prometheus"}
+        assert not stack.status(environ=real.environ).running
+        real.up()
+        assert stack.status(environ=real.environ).document() == before.document()
+        sending.value(real.prometheus, "restart_calls_total", 4)
+        sending.trace(real.jaeger, trace_id, 1)
+
+
+def test_the_collector_reports_on_itself(real: Real) -> None:
+    """What the Collector took, holds and could not pass on is in Prometheus, so that loss would be seen."""
+    for expression in (
+        'count(otelcol_exporter_queue_capacity{job="otelcol"})',
+        'count(count by (exporter) (otelcol_exporter_queue_size{job="otelcol"}))',
+    ):
+        found = sending.eventually(
+            lambda e=expression: sending.instant(real.prometheus, e) or None, expression, deadline_s=60
+        )
+        assert next(iter(found.values())) >= 2
