@@ -41,11 +41,15 @@ R = TypeVar("R")
 
 
 class _SystemClock:
-    """The machine's monotonic clock."""
+    """The machine's clocks."""
 
     @staticmethod
     def now() -> float:
         return time.monotonic()
+
+    @staticmethod
+    def wall() -> float:
+        return time.time()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,10 @@ class FakeClock:
         """The time, in seconds."""
         return self._now
 
+    def wall(self) -> float:
+        """The same time as seconds since 1970, from a fixed date in 2025."""
+        return 1_750_000_000.0 + self._now
+
     def advance(self, seconds: float) -> None:
         """Let time pass. Raises ValueError for a negative time: the clock is monotonic."""
         if seconds < 0:

@@ -38,7 +38,10 @@ def write_sample(folder: Path) -> Path:
     attempt = http("attempt", "three", "request", at=1522, took=290, status=500)
     opened = Made(
         "circuit_breaker open", "request", "open", 1820, 0, "root",
-        {a.CIRCUIT_FROM.key: "closed", a.CIRCUIT_STATE.key: "open", a.CIRCUIT_REASON.key: "failures", a.CIRCUIT_FAILURES.key: 5},
+        {
+            a.CIRCUIT_FROM.key: "closed", a.CIRCUIT_STATE.key: "open", a.CIRCUIT_REASON.key: "failures",
+            a.CIRCUIT_FAILURES.key: 5,
+        },
         [("request", "three", "cause"), ("gone", "gone", "cause")],
     )  # fmt: skip
     refused = call(

@@ -65,7 +65,8 @@ def test_the_looser_spellings_of_the_protocol_are_read() -> None:
         {"key": "empty", "value": {}},
     ]
     raw = {
-        "traceId": "AB" * 16, "spanId": "CD" * 8, "name": "n", "kind": "SPAN_KIND_CLIENT", "startTimeUnixNano": 1,
+        "traceId": "AB" * 16, "spanId": "CD" * 8, "name": "n", "kind": "SPAN_KIND_CLIENT",
+        "startTimeUnixNano": 1,
         "endTimeUnixNano": 2, "status": {"code": "STATUS_CODE_ERROR"}, "attributes": values, "unknown": [1],
         "events": [{"name": "e", "timeUnixNano": "1"}],
     }  # fmt: skip

@@ -116,7 +116,10 @@ def test_foreign_texts_are_never_shown(invoke: INVOKE, tmp_path: Path, options: 
     secret = "tell me a secret"
     made = Made(
         "chat gpt", "t", "s", 0, 1,
-        attributes={"gen_ai.input.messages": secret, "url.full": f"https://x/?key={secret}", "gen_ai.operation.name": "chat", "underlay.cache.result": "miss"},
+        attributes={
+            "gen_ai.input.messages": secret, "url.full": f"https://x/?key={secret}",
+            "gen_ai.operation.name": "chat", "underlay.cache.result": "miss",
+        },
         error=True,
     )  # fmt: skip
     path = tmp_path / "telemetry-1.jsonl"
@@ -129,7 +132,9 @@ def test_foreign_texts_are_never_shown(invoke: INVOKE, tmp_path: Path, options: 
 def test_control_characters_of_names_do_not_reach_the_terminal(invoke: INVOKE, tmp_path: Path) -> None:
     """A name that holds an escape sequence is printed harmlessly."""
     path = tmp_path / "telemetry-1.jsonl"
-    path.write_bytes(line(call("w", model="x\x1b[2Jy\r\nz", RESPONSE_MODEL="s\x07"), service="shop\x1b]0;x\x07"))
+    path.write_bytes(
+        line(call("w", model="x\x1b[2Jy\r\nz", RESPONSE_MODEL="s\x07"), service="shop\x1b]0;x\x07")
+    )
     for words in (("trace", "last"), ("traces",)):
         result = invoke(*words, "--from", path)
         assert result.exit_code == 0

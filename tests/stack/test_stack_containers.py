@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 import stat
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from conftest import ROOT, Machine
@@ -15,6 +14,10 @@ from underlay import stack
 from underlay.stack import compose, read_pins
 from underlay.stack.engine import Engine
 from underlay.stack.state import State, read_state
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 ENGINE = Engine("docker", "docker", ("docker", "compose"))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from conftest import Machine, program
@@ -11,6 +11,9 @@ from conftest import Machine, program
 from underlay.stack import read_pins
 from underlay.stack.binaries import Missing, Program, find_programs
 from underlay.stack.engine import Engine, NoEngine, find_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def found(installed: Sequence[str], answers: dict[str, tuple[int, str]]) -> Engine | NoEngine:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from underlay.stack import PortTakenError, StackError
-from underlay.stack.ports import PORTS, choose_ports, port_is_free, ports_of
+from underlay.stack.ports import FREE_RANGE, PORTS, choose_ports, port_is_free, ports_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture
@@ -69,7 +72,7 @@ def test_any_ports_finds_distinct_free_ones() -> None:
     """When all defaults are taken, each port gets one of its own that no outgoing connection can be lent."""
     defaults = {port.default for port in PORTS}
     chosen = choose_ports("native", {}, any_ports=True, previous={}, free=lambda n: n not in defaults)
-    assert all(20_000 <= number < 32_768 for number in chosen.values())
+    assert all(number in FREE_RANGE for number in chosen.values())
     assert len(set(chosen.values())) == len(ports_of("native"))
 
 
@@ -80,10 +83,13 @@ def test_any_ports_with_none_free_is_an_error() -> None:
 
 
 def test_two_variables_may_not_name_one_port() -> None:
-    """A number that is given twice is an error that names both."""
+    """A number that is given twice is an error that names both; a default that is given away moves with any ports."""
     environ = {"UNDERLAY_JAEGER_PORT": "9090"}
-    with pytest.raises(PortTakenError, match="port 9090 for jaeger is given to prometheus already"):
+    with pytest.raises(PortTakenError, match="port 9090 for prometheus is given to jaeger already"):
         choose_ports("native", environ, any_ports=False, previous={}, free=lambda _: True)
+    chosen = choose_ports("native", environ, any_ports=True, previous={}, free=lambda _: True)
+    assert chosen["jaeger"] == 9090
+    assert chosen["prometheus"] in FREE_RANGE
 
 
 @pytest.mark.parametrize("text", ["http", "0", "65536", "-1", "80.5", "²"])

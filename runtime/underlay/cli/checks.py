@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from underlay._version import __version__
 from underlay.errors import SettingsError
-from underlay.settings import Loaded, describe, load
+from underlay.settings import Loaded, Settings, describe, load
 
 __all__ = ["GROUPS", "LEVELS", "Finding", "Level", "endpoint_of", "examine", "without_credentials"]
 
@@ -62,6 +62,7 @@ _TELEMETRY: Final = (
 )
 _OURS: Final = "underlay"
 _OLD_PRICES_DAYS: Final = 120
+_ALLOW_FILE: Final = "export UNDERLAY_TELEMETRY__FILE=auto"
 _COLLECTOR: Final = ("localhost", 4318)
 
 
@@ -164,48 +165,46 @@ def _instrumentors() -> Iterator[Finding]:
 
 
 def _exporter() -> Iterator[Finding]:
-    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        yield Finding(
-            "exporter",
-            "exporter.disabled",
-            "warn",
-            "OTEL_SDK_DISABLED is true: nothing is exported",
-            "unset OTEL_SDK_DISABLED",
-        )
-        return
-    variable, endpoint = endpoint_of(os.environ)
-    if variable:
-        yield Finding(
-            "exporter",
-            "exporter.target",
-            "ok",
-            f"telemetry goes to {without_credentials(endpoint)} ({variable})",
-        )
-    elif _listening(*_COLLECTOR):
-        yield Finding(
-            "exporter",
-            "exporter.target",
-            "ok",
-            "telemetry goes to http://localhost:4318, where something listens",
-        )
-    else:
-        place = _folder()
-        yield Finding(
-            "exporter",
-            "exporter.target",
-            "ok",
-            f"telemetry goes to files in {place}: no OTEL_EXPORTER_OTLP_ENDPOINT, and nothing listens on "
-            "localhost:4318",
-        )
-        yield from _writable(place)
+    folder, file = _local_file()
+    told, fix = _destination(os.environ)
+    if not told and file == "never":
+        told, fix = "nowhere: telemetry.file is never, and nothing listens on localhost:4318", _ALLOW_FILE
+    elif not told:
+        told = f"to files in {folder}: no OTEL_EXPORTER_OTLP_ENDPOINT, and nothing listens on localhost:4318"
+    elif file == "always" and not fix:
+        told += f", and to files in {folder}"
+    yield Finding("exporter", "exporter.target", "warn" if fix else "ok", f"telemetry goes {told}", fix)
+    if file != "never":
+        yield from _writable(folder)
 
 
-def _folder() -> Path:
+def _destination(environ: Mapping[str, str]) -> tuple[str, str]:
+    """Where `underlay run` would send traces, empty for nowhere but the local file; with what switches them
+    on.
+    """
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return "nowhere: OTEL_SDK_DISABLED is true", "unset OTEL_SDK_DISABLED"
+    if environ.get("OTEL_CONFIG_FILE"):
+        return "where the file named by OTEL_CONFIG_FILE says", ""
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip()
+    if exporter == "none":
+        return "nowhere: OTEL_TRACES_EXPORTER is none", "unset OTEL_TRACES_EXPORTER"
+    variable, endpoint = endpoint_of(environ)
+    if variable and exporter in ("", "otlp"):
+        return f"to {without_credentials(endpoint)} ({variable})", ""
+    if exporter:
+        return f"to the exporter {exporter} (OTEL_TRACES_EXPORTER)", ""
+    return ("to http://localhost:4318, where something listens", "") if listening(*_COLLECTOR) else ("", "")
+
+
+def _local_file() -> tuple[Path, str]:
+    """The folder of the local telemetry files, and when they are written: auto, always or never."""
     try:
-        return Path(load().settings.telemetry.directory).absolute()
+        telemetry = load().settings.telemetry
     except SettingsError:
-        # The settings' own group reports the fault.
-        return Path(".underlay").absolute()
+        # The settings' own group reports the fault; the defaults are as good as anything here.
+        telemetry = Settings().telemetry
+    return Path(telemetry.directory).absolute(), telemetry.file
 
 
 def _writable(place: Path) -> Iterator[Finding]:
@@ -237,7 +236,8 @@ def without_credentials(url: str) -> str:
     return f"{parts.scheme}://{host}{port}{parts.path}"
 
 
-def _listening(host: str, port: int) -> bool:
+def listening(host: str, port: int) -> bool:
+    """Whether something accepts connections there."""
     try:
         with socket.create_connection((host, port), timeout=0.2):
             return True

@@ -126,12 +126,13 @@ class Attempt:
     ) -> tuple[Ending, str, Entry | None]:
         upstream = self._upstream
         assert upstream is not None  # noqa: S101 finish follows answered
-        outcome = self._observer.outcome() if self._observer is not None else _UNKNOWN
+        outcome = self._outcome()
         status = upstream.status
         if not outcome.lost and 200 <= status < 300:
             if outcome.complete:
                 ending = Ending.COMPLETE
-            elif ending is Ending.COMPLETE:
+            elif ending is Ending.COMPLETE and not outcome.finish_reasons:
+                # Some servers say why they finished and leave the terminal event out: not kept, and no fault.
                 ending = Ending.TRUNCATED
         if mishap is not None and ending is not Ending.COMPLETE and 200 <= status < 300 and not outcome.error:
             verdict = mishap.verdict
@@ -159,6 +160,12 @@ class Attempt:
             ),
         )
         return ending, error_type, entry
+
+    def _outcome(self) -> Outcome:
+        decoder = self._decoder
+        if self._observer is None or (decoder is not None and (decoder.failed or decoder.lost)):
+            return _UNKNOWN
+        return self._observer.outcome()
 
     def _close(self, verdict: Verdict, now: float, ended: AttemptEnded) -> None:
         """Settle the permit, whatever else goes wrong, and tell."""

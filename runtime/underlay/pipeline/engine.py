@@ -38,6 +38,10 @@ class Clock(Protocol):
         """Seconds, monotonic."""
         ...
 
+    def wall(self) -> float:
+        """Seconds since 1970, UTC: for prices that depend on the date, never for a duration."""
+        ...
+
 
 class State:
     """The state of one process: locks, circuits, store, memo, and the readers that were garbage-collected.
@@ -90,7 +94,9 @@ class Engine:
         if outcome.usage is None:
             return None
         provider, model = asked.circuit
-        cost, priced = self.prices.cost(provider, (outcome.model, model), outcome.usage, outcome.billing)
+        cost, priced = self.prices.cost(
+            provider, (outcome.model, model), outcome.usage, outcome.billing, self.clock.wall()
+        )
         if not priced and (provider, model) not in self._unpriced and len(self._unpriced) < 1000:
             self._unpriced.add((provider, model))
             self.watch.event(Unpriced(provider, model))

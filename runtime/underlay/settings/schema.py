@@ -219,7 +219,7 @@ class TelemetrySettings(Section):
 
 @dataclass(frozen=True, slots=True)
 class ModelRoute(Section):
-    """Where `runtime.call` sends a model that the built-in rules do not know (a value of `models`).
+    """Where `runtime.call` sends a model (a value of `models`); goes before the built-in rules.
 
     `base_url` None means the provider's own address, `api_key_env` None the provider's usual variable.
     """
@@ -274,8 +274,8 @@ class Settings:
     models: Mapping[str, ModelRoute] = field(
         default_factory=FrozenMap[ModelRoute],
         metadata=table(
-            "Routes of `runtime.call` for model names (* and ? as in file names) that the built-in rules do "
-            "not know.",
+            "Routes of `runtime.call` for model names (* and ? as in file names); they go before the built-in "
+            "rules.",
             Spec(Kind.TEXT, "Model name pattern."),
             ModelRoute,
         ),

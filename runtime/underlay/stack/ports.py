@@ -69,8 +69,9 @@ def choose_ports(
     is_free = free or port_is_free
     chosen: dict[str, int] = {}
     taken: list[str] = []
-    for port in ports_of(mode):
-        wanted = _wanted(port, environ)
+    wishes = {port: _wanted(port, environ) for port in ports_of(mode)}
+    # what the user named comes first, lest a default take it
+    for port, wanted in sorted(wishes.items(), key=lambda item: item[1] is None):
         options = [wanted] if wanted is not None else [port.default]
         if any_ports and wanted is None and port.name in previous:
             options.insert(0, previous[port.name])
