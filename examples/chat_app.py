@@ -1,11 +1,12 @@
 """An ordinary program that talks to two LLM providers: official SDKs, sync and async, JSON and streams.
 
-It knows nothing of underlay. It replays calls from a trace file (arrival times and sizes of a real service): each call asks
-OpenAI or Anthropic, some stream, some embed, many repeat an earlier question, as users do.
+It knows nothing of underlay. It replays calls from a trace file (arrival times and sizes of a real service):
+each call asks OpenAI or Anthropic, some stream, some embed, many repeat an earlier question, as users do.
 
     python examples/chat_app.py TRACE.csv [--speed 3] [--calls 160]
 
-Addresses and keys come from the SDKs' own variables: OPENAI_BASE_URL, OPENAI_API_KEY, ANTHROPIC_BASE_URL, ANTHROPIC_API_KEY.
+Addresses and keys come from the SDKs' own variables: OPENAI_BASE_URL, OPENAI_API_KEY, ANTHROPIC_BASE_URL,
+ANTHROPIC_API_KEY.
 """
 
 from __future__ import annotations
@@ -22,7 +23,20 @@ from pathlib import Path
 import anthropic
 import openai
 
-WORDS = "time year people way day man thing woman life child world school state family student group country".split()
+WORDS = (
+    "time",
+    "year",
+    "people",
+    "way",
+    "day",
+    "thing",
+    "life",
+    "child",
+    "world",
+    "school",
+    "state",
+    "family",
+)
 DISTINCT = 0.6  # share of calls that ask something new
 
 
@@ -58,7 +72,9 @@ def plan(trace: Path, calls: int, speed: float) -> list[Call]:
             continue
         kind = rng.choices(("gpt-4o", "gpt-4o-mini", "claude", "embed"), (5, 2, 2, 1))[0]
         prompt = text(number, int(row["context_tokens"]))
-        planned.append(Call(at, kind, prompt, int(row["generated_tokens"]), rng.random() < 0.4, rng.random() < 0.5))
+        planned.append(
+            Call(at, kind, prompt, int(row["generated_tokens"]), rng.random() < 0.4, rng.random() < 0.5)
+        )
     return planned
 
 
@@ -77,10 +93,14 @@ class App:
             self.openai.embeddings.create(model="text-embedding-3-small", input=call.prompt)
         elif call.kind == "claude":
             if call.stream:
-                with self.anthropic.messages.stream(model="claude-sonnet-5-5", max_tokens=call.most, messages=messages) as stream:
+                with self.anthropic.messages.stream(
+                    model="claude-sonnet-5-5", max_tokens=call.most, messages=messages
+                ) as stream:
                     stream.get_final_message()
             else:
-                self.anthropic.messages.create(model="claude-sonnet-5-5", max_tokens=call.most, messages=messages)
+                self.anthropic.messages.create(
+                    model="claude-sonnet-5-5", max_tokens=call.most, messages=messages
+                )
         elif call.stream:
             options = {"include_usage": True}
             for _ in self.openai.chat.completions.create(
@@ -102,7 +122,9 @@ class App:
                 ) as stream:
                     await stream.get_final_message()
             else:
-                await self.aanthropic.messages.create(model="claude-sonnet-5-5", max_tokens=call.most, messages=messages)
+                await self.aanthropic.messages.create(
+                    model="claude-sonnet-5-5", max_tokens=call.most, messages=messages
+                )
         elif call.stream:
             options = {"include_usage": True}
             async for _ in await self.aopenai.chat.completions.create(
@@ -110,7 +132,9 @@ class App:
             ):
                 pass
         else:
-            await self.aopenai.chat.completions.create(model=call.kind, messages=messages, max_tokens=call.most)
+            await self.aopenai.chat.completions.create(
+                model=call.kind, messages=messages, max_tokens=call.most
+            )
 
     async def run(self, calls: list[Call]) -> None:
         """Make each call at its time, synchronous ones on threads."""
@@ -121,7 +145,9 @@ class App:
             async def one(call: Call) -> None:
                 await asyncio.sleep(max(0.0, start + call.at - loop.time()))
                 try:
-                    await (self.aask(call) if call.use_async else loop.run_in_executor(threads, self.ask, call))
+                    await (
+                        self.aask(call) if call.use_async else loop.run_in_executor(threads, self.ask, call)
+                    )
                 except (openai.APIError, anthropic.APIError) as error:
                     self.outcomes[f"{type(error).__name__}"] += 1
                 else:

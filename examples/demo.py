@@ -1,9 +1,11 @@
-"""The demo: one ordinary program, run without and with underlay against a simulated provider, and what the telemetry says of it.
+"""The demo: one ordinary program, run without and with underlay against a simulated provider, and what the
+telemetry says of it.
 
     python examples/demo.py            (make demo sets everything up and runs it)
 
-Starts the provider simulator on loopback, runs examples/chat_app.py twice under `underlay run` (every pillar off, then on) through
-an outage of one model, and prints what the program's own telemetry files say. Nothing leaves this machine.
+Starts the provider simulator on loopback, runs examples/chat_app.py twice under `underlay run` (every pillar
+off, then on) through an outage of one model, and prints what the program's own telemetry files say. Nothing
+leaves this machine.
 """
 
 from __future__ import annotations
@@ -52,8 +54,12 @@ class Run:
 
 
 def trace_file(folder: Path, calls: int) -> Path:
-    """The workload: a slice of the full trace where its folder is at hand, else the excerpt that ships with the example."""
-    full = Path(os.environ.get("UNDERLAY_TRACES", ROOT.parent / "shared" / "traces")) / "azure_llm_2023_conv.csv.gz"
+    """The workload: a slice of the full trace where its folder is at hand, else the excerpt that ships with
+    the example."""
+    full = (
+        Path(os.environ.get("UNDERLAY_TRACES", ROOT.parent / "shared" / "traces"))
+        / "azure_llm_2023_conv.csv.gz"
+    )
     if not full.is_file():
         return EXCERPT
     target = folder / "trace.csv"
@@ -62,7 +68,9 @@ def trace_file(folder: Path, calls: int) -> Path:
         first = datetime.fromisoformat(rows[0][0][:26])
         out.write("seconds,context_tokens,generated_tokens\n")
         for when, context, generated in rows:
-            out.write(f"{(datetime.fromisoformat(when[:26]) - first).total_seconds():.3f},{context},{generated}\n")
+            out.write(
+                f"{(datetime.fromisoformat(when[:26]) - first).total_seconds():.3f},{context},{generated}\n"
+            )
     return target
 
 
@@ -77,11 +85,16 @@ def outage(simulator: Simulator, done: threading.Event) -> None:
         done.wait(OUTAGE_FOR)
 
 
-def run(name: str, pillars: bool, folder: Path, arguments: list[str], progress: Progress, planned: int) -> Run:
+def run(
+    name: str, pillars: bool, folder: Path, arguments: list[str], progress: Progress, planned: int
+) -> Run:
     """One run of the program under `underlay run`, watched from the simulator's side."""
     telemetry = folder / name
     options = SimulatorOptions(
-        seed=1, length="max", tokens_per_event=8, latency=Latency(first_token=0.25, tokens_per_second=400, jitter=0.3)
+        seed=1,
+        length="max",
+        tokens_per_event=8,
+        latency=Latency(first_token=0.25, tokens_per_second=400, jitter=0.3),
     )
     with Simulator(options) as simulator:
         environment = os.environ | {
@@ -98,7 +111,9 @@ def run(name: str, pillars: bool, folder: Path, arguments: list[str], progress: 
         command = [UNDERLAY, "run", "--", sys.executable, str(HERE / "chat_app.py"), *arguments]
         done = threading.Event()
         breaker = threading.Thread(target=outage, args=(simulator, done))
-        child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        child = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         breaker.start()
         task = progress.add_task(name, total=planned)
         while child.poll() is None:
@@ -145,17 +160,21 @@ def table(before: Run, after: Run) -> Table:
 def timeline(run_: Run, console: Console) -> None:
     """When the circuit opened and closed, in seconds since the first call."""
     changes = circuit_timeline(run_.spans)
-    console.print(f"\n[bold]the circuit of {OUTAGE_MODEL}[/bold] (the model failed from {OUTAGE_FROM:.0f} s for {OUTAGE_FOR:.0f} s)")
+    failing = f"the model failed from {OUTAGE_FROM:.0f} s for {OUTAGE_FOR:.0f} s"
+    console.print(f"\n[bold]the circuit of {OUTAGE_MODEL}[/bold] ({failing})")
     if not changes:
         console.print("  it never opened")
     start = min(span.start_ns for span in run_.spans)
     for change in changes:
         at = (change.time_ns - start) / 1e9
-        console.print(f"  {at:5.1f} s  {change.left:>9} -> {change.entered:<9}  {change.reason.replace('_', ' ')}")
+        console.print(
+            f"  {at:5.1f} s  {change.left:>9} -> {change.entered:<9}  {change.reason.replace('_', ' ')}"
+        )
 
 
 def one_trace(run_: Run, folder: Path, console: Console) -> None:
-    """The trace of one single call, drawn by `underlay trace`: a hit, which links to the call that generated the answer."""
+    """The trace of one single call, drawn by `underlay trace`: a hit, which links to the call that generated
+    the answer."""
     hits = [span for span in run_.spans if span.text(a.CACHE_RESULT) == CacheResult.HIT]
     linked = {link.span_id for span in hits for link in span.links}
     generators = [span for span in run_.spans if span.span_id in linked]
@@ -163,7 +182,10 @@ def one_trace(run_: Run, folder: Path, console: Console) -> None:
         return
     generator = generators[-1]
     hit = next(span for span in hits if any(link.span_id == generator.span_id for link in span.links))
-    for title, span in (("one call that a provider answered", generator), ("its repeat, answered from the cache", hit)):
+    for title, span in (
+        ("one call that a provider answered", generator),
+        ("its repeat, answered from the cache", hit),
+    ):
         console.print(f"\n[bold]{title}[/bold]")
         command = [UNDERLAY, "trace", span.trace_id, "--from", str(folder), "-q"]
         sys.stdout.flush()
@@ -180,16 +202,26 @@ def main() -> int:
     folder = Path(".underlay") / "demo"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    arguments = [str(trace_file(folder, options.calls)), "--calls", str(options.calls), "--speed", str(options.speed)]
+    arguments = [
+        str(trace_file(folder, options.calls)),
+        "--calls",
+        str(options.calls),
+        "--speed",
+        str(options.speed),
+    ]
     columns = (TextColumn("{task.description:>7}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    ) as progress:
         before = run("before", False, folder, arguments, progress, options.calls)
         after = run("after", True, folder, arguments, progress, options.calls)
     console.print(table(before, after))
     agree = all(side.summary.upstream_calls == side.simulated for side in (before, after))
     agree = agree and before.summary.calls == before.simulated
     counted = f"{before.simulated} requests before, {after.simulated} after"
-    console.print(f"the simulator counted {counted}: {'the telemetry agrees' if agree else 'THE TELEMETRY DISAGREES'}")
+    console.print(
+        f"the simulator counted {counted}: {'the telemetry agrees' if agree else 'THE TELEMETRY DISAGREES'}"
+    )
     timeline(after, console)
     one_trace(after, folder / "after", console)
     print("\nnext")

@@ -48,7 +48,11 @@ def twin(source: str, family: str, mode: str) -> str:
         body, count = re.subn(pattern, replacement, body)
         if not count:
             raise SystemExit(f"generate_twins: rule {pattern!r} matches nothing: remove it")
-    return BANNER.format(source=SOURCE, mode="synchronous" if mode == "sync" else "asynchronous", family=family) + "\n" + body
+    return (
+        BANNER.format(source=SOURCE, mode="synchronous" if mode == "sync" else "asynchronous", family=family)
+        + "\n"
+        + body
+    )
 
 
 def main() -> int:

@@ -2,8 +2,9 @@
 
     python scripts/test_wheel.py
 
-Checks: every module of the wheel imports (with the extras that need it), the bare wheel imports without any extra, the commands
-start, `opentelemetry-instrument` works from the bare wheel, and the bundled files are inside.
+Checks: every module of the wheel imports (with the extras that need it), the bare wheel imports without any
+extra, the commands start, `opentelemetry-instrument` works from the bare wheel, and the bundled files are
+inside.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ for package in ("underlay", "underlay_instrumentation", "underlay_dashboards"):
     if root is None:
         continue
     for module in pkgutil.walk_packages(root.__path__, package + "."):
-        if module.name.endswith("__main__") or (bare and (module.name in needs or module.name.startswith("underlay_dashboards"))):
+        if module.name.endswith("__main__") or (bare and (module.name in needs or
+        module.name.startswith("underlay_dashboards"))):
             continue
         importlib.import_module(module.name)
         count += 1
@@ -47,7 +49,9 @@ print("instrumented")
 
 def run(*command: str | Path, **options: object) -> None:
     """Run a command or end with its output."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False, **options
+    )  # type: ignore[call-overload]
     if done.returncode:
         raise SystemExit(f"failed: {' '.join(str(part) for part in command)}\n{done.stdout}{done.stderr}")
     if done.stdout.strip():
@@ -85,11 +89,19 @@ def main() -> int:
             run(binaries / "python", "-I", script, kind, cwd=folder)
             run(binaries / "underlay", "--version", cwd=folder)
             run(binaries / "underlay", "doctor", "--json", cwd=folder)
+        python = folder / "bare" / "bin" / "python"
         app = folder / "app.py"
         app.write_text(APP)
         exporters = ["--traces_exporter", "none", "--metrics_exporter", "none", "--logs_exporter", "none"]
-        run(folder / "bare" / "bin" / "opentelemetry-instrument", *exporters, "python", app, cwd=folder)
-        run(folder / "bare" / "bin" / "underlay", "run", "--", folder / "bare" / "bin" / "python", app, cwd=folder)
+        run(folder / "bare" / "bin" / "opentelemetry-instrument", *exporters, python, app, cwd=folder)
+        run(
+            folder / "bare" / "bin" / "underlay",
+            "run",
+            "--",
+            folder / "bare" / "bin" / "python",
+            app,
+            cwd=folder,
+        )
     return 0
 
 

@@ -24,7 +24,10 @@ COMMAND = Any
 
 def test_the_version_is_answered_without_click(command: COMMAND) -> None:
     """`--version` prints name and version, and imports nothing that it does not need."""
-    code = "import sys\nfrom underlay.cli import main\ntry: main(['--version'])\nfinally: assert 'click' not in sys.modules"
+    code = (
+        "import sys\nfrom underlay.cli import main\ntry: main(['--version'])\n"
+        "finally: assert 'click' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == f"underlay {__version__}\n"
 
@@ -47,7 +50,8 @@ def test_help_loads_no_command_and_no_rich(command: COMMAND) -> None:
     """The list of commands is data: neither their modules nor rich nor any client is imported for it."""
     code = (
         "import sys\nfrom underlay.cli import main\ntry: main(['--help'])\nfinally:\n"
-        " print([n for n in sys.modules if n.split('.')[0] in ('rich', 'httpx', 'httpx2', 'opentelemetry') or n == 'underlay.cli.run'], file=sys.stderr)"
+        " heavy = ('rich', 'httpx', 'httpx2', 'opentelemetry', 'underlay.cli.run')\n"
+        " print([name for name in heavy if name in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
@@ -212,7 +216,8 @@ def test_the_last_trace_of_30_mb_is_drawn_in_time(command: COMMAND, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 ms"), (0.0012, "1.20 ms"), (0.25, "250 ms"), (0.9994, "999 ms"), (0.9996, "1.00 s"), (59.99, "59.99 s"), (59.999, "1m 00s"), (3599, "59m 59s"), (3_600, "1h 00m"), (90_061, "25h 01m")],
+    [(0, "0 ms"), (0.0012, "1.20 ms"), (0.25, "250 ms"), (0.9994, "999 ms"), (0.9996, "1.00 s"),
+     (59.99, "59.99 s"), (59.999, "1m 00s"), (3599, "59m 59s"), (3_600, "1h 00m"), (90_061, "25h 01m")],
 )  # fmt: skip
 def test_durations_are_short_and_unambiguous(seconds: float, text: str) -> None:
     """Each magnitude has its unit, and rounding never shows 60 seconds or 1000 ms."""

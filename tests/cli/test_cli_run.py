@@ -28,7 +28,7 @@ def start():
         raise RuntimeError("the prompt was: secret")
     if what == "settings":
         from underlay.errors import Problem, SettingsError
-        raise SettingsError([Problem("llm_cache.ttl", "'x'", "a number", "environment UNDERLAY_LLM_CACHE__TTL")])
+        raise SettingsError([Problem("llm_cache.ttl", "'x'", "a number", "environment X")])
 """
 
 
@@ -116,9 +116,16 @@ def test_help_needs_no_program(invoke: INVOKE) -> None:
     assert "[OPTIONS] -- COMMAND" in result.stdout
 
 
+@pytest.mark.parametrize("arguments", [("python", "app.py"), ("--",), ("--preset", "fast", "--", "python")])
+def test_a_wrong_command_line_runs_nothing(invoke: INVOKE, arguments: tuple[str, ...]) -> None:
+    """The usage error comes before anything is executed."""
+    assert invoke("run", *arguments).exit_code == 2
+
+
 def test_preset_and_observe_become_variables(command: COMMAND) -> None:
     """The options reach the program as the variables that the settings read."""
-    code = "import os; print(os.environ['UNDERLAY_PRESET'], os.environ['UNDERLAY_COALESCE__MODE'], os.environ.get('UNDERLAY_LLM_CACHE__MODE'))"
+    names = ("UNDERLAY_PRESET", "UNDERLAY_COALESCE__MODE", "UNDERLAY_LLM_CACHE__MODE")
+    code = f"import os; print(*map(os.environ.get, {names}))"
     done = command(
         "run",
         "--observe",
@@ -181,11 +188,12 @@ def test_grandchildren_start_it_too(fake: Path) -> None:
     [
         (
             "fault",
-            "underlay: could not start: RuntimeError (UNDERLAY_DEBUG=1 shows where); the app runs without underlay\n",
+            "underlay: could not start: RuntimeError (UNDERLAY_DEBUG=1 shows where); "
+            "the app runs without underlay\n",
         ),
         (
             "settings",
-            "underlay: wrong setting: llm_cache.ttl = 'x' from environment UNDERLAY_LLM_CACHE__TTL: allowed is a number; "
+            "underlay: wrong setting: llm_cache.ttl = 'x' from environment X: allowed is a number; "
             "the app runs without underlay\n",
         ),
     ],

@@ -180,10 +180,20 @@ def test_telemetry_without_calls_leads_to_the_doctor(invoke: INVOKE, tmp_path: P
     """A run that saw no call is told how to find out why."""
     (tmp_path / "telemetry-1.jsonl").write_bytes(b"")
     result = invoke("traces", "--from", tmp_path)
-    assert result.exit_code == 1
+    assert result.exit_code == 0
     assert (
         result.stderr == "The telemetry holds no call to a model.\nnext: underlay doctor -- python app.py\n"
     )
+
+
+def test_no_telemetry_is_an_empty_list(invoke: INVOKE) -> None:
+    """Before the first run, people get a sentence and the next command, programs an empty list; neither
+    fails.
+    """
+    result = invoke("traces")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "No telemetry in .underlay yet.\nnext: underlay run -- python app.py\n"
+    assert json.loads(invoke("traces", "--json").stdout) == {"schema": 1, "calls": [], "skipped_lines": 0}
 
 
 def test_the_folder_is_the_settings_own(invoke: INVOKE, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

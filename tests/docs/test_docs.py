@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from underlay.simulator import Simulator
 
 ROOT = Path(__file__).parent.parent.parent
@@ -35,7 +36,12 @@ def test_every_python_block_runs(page: Path, tmp_path: Path) -> None:
             "ANTHROPIC_API_KEY": "any",
         }
         done = subprocess.run(
-            [sys.executable, str(script)], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+            [sys.executable, str(script)],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
         )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -14,8 +14,8 @@ from underlay.stack.binaries import NAMES, stamp_path
 
 ROOT = Path(__file__).parents[2]
 
-# Answers 200 on every port that the runner gave it, which it learns the way the real servers do: Prometheus by flag,
-# the others by variable. FAKE_BROKEN=<name> makes one die at once with a word, FAKE_MUTE=<name> never answer.
+# Answers 200 on every port that the runner gave it, which it learns the way the real servers do: Prometheus by
+# flag, the others by variable. A file <program>.broken makes it die at once, <program>.mute makes it unhealthy.
 SERVER = """\
 #!{python} -S
 import os, sys, threading
@@ -88,7 +88,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 @pytest.fixture(scope="session")
 def real_environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of the real stack: this machine's built servers, a home of its own. Skips unless asked for."""
+    """The environment of the real stack: this machine's built servers, a home of its own. Skips unless asked
+    for.
+    """
     if os.environ.get("UNDERLAY_STACK_TESTS") != "1":
         pytest.skip("set UNDERLAY_STACK_TESTS=1 to run against the real servers")
     return {**os.environ, "UNDERLAY_STACK_HOME": str(tmp_path_factory.mktemp("stack"))}

@@ -24,7 +24,9 @@ EVERY = sorted(COMPOSE["services"])
 
 @pytest.mark.parametrize("name", EVERY)
 def test_every_container_is_hardened(name: str) -> None:
-    """No container runs as root, writes to its root, gains a privilege, or takes memory, processor or disk at will."""
+    """No container runs as root, writes to its root, gains a privilege, or takes memory, processor or disk at
+    will.
+    """
     service = COMPOSE["services"][name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -42,7 +44,9 @@ def test_every_container_is_hardened(name: str) -> None:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_files_are_mounted_to_be_read_and_exist(name: str) -> None:
-    """A container gets its configuration read-only, from a folder that the bundle has, and data in named volumes."""
+    """A container gets its configuration read-only, from a folder that the bundle has, and data in named
+    volumes.
+    """
     for mount in COMPOSE["services"][name].get("volumes", []):
         if isinstance(mount, str):
             assert mount.partition(":")[0] in COMPOSE["volumes"]
@@ -55,7 +59,9 @@ def test_files_are_mounted_to_be_read_and_exist(name: str) -> None:
 
 
 def test_every_port_is_on_loopback_and_a_variable() -> None:
-    """Each published port binds 127.0.0.1 and is moved by the variable, with the default, of the table of ports."""
+    """Each published port binds 127.0.0.1 and is moved by the variable, with the default, of the table of
+    ports.
+    """
     published = {
         port: name for name, service in COMPOSE["services"].items() for port in service.get("ports", [])
     }
@@ -72,7 +78,7 @@ def test_services_and_volumes_are_those_the_runner_knows() -> None:
 
 
 def test_containers_and_native_servers_get_the_same_flags() -> None:
-    """Prometheus' flags differ between the modes in paths and address only, and so do the servers' variables."""
+    """Servers get the same flags in both modes but for paths and addresses, and the same variables."""
     ports = choose_ports("native", {}, any_ports=False, previous={}, free=lambda _port: True)
     programs = {name: Path(name) for name in ("prometheus", "jaeger", "collector")}
     native = launches(programs, ports, ROOT / "observability", Path("data"), {})
@@ -129,7 +135,7 @@ def test_prometheus_opens_no_door_to_delete_or_reload() -> None:
 
 @pytest.mark.stack
 def test_docker_compose_accepts_the_file(real_environ: dict[str, str]) -> None:
-    """The real docker-compose reads the file without complaint, and refuses an unset password and unset pins."""
+    """The real docker-compose accepts the file, and refuses an unset password and unset pins."""
     program = stack_bin(real_environ) / "docker-compose"
     if not program.is_file():
         pytest.skip("docker-compose is not built: scripts/build_stack.py --with-compose")

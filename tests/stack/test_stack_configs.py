@@ -33,7 +33,9 @@ def native(programs: dict[str, Path], data: Path) -> Any:
 
 @pytest.mark.parametrize("service", ["collector", "jaeger"])
 def test_every_variable_has_a_default_and_a_giver(service: str) -> None:
-    """A configuration works with no variable set, and the native runner gives each one that says where things are."""
+    """A configuration works with no variable set, and the native runner gives each one that says where things
+    are.
+    """
     text = (CONFIG / service / "config.yaml").read_text(encoding="utf-8")
     found = re.findall(r"\$\{env:(\w+)(:-[^}]+)?\}", text)
     assert found
@@ -64,7 +66,7 @@ def test_every_signal_is_limited_cleaned_and_passed_on() -> None:
 
 @pytest.mark.parametrize("name", ["otlp_http/prometheus", "otlp_http/jaeger"])
 def test_what_leaves_waits_on_disk_until_it_is_taken(name: str) -> None:
-    """Both exporters keep their queue on disk, bounded in bytes, and never give up on a server that is away."""
+    """Both exporters queue on disk, bounded in bytes, and never give up on a server that is away."""
     document = load("collector/config.yaml")
     exporter = document["exporters"][name]
     assert exporter["sending_queue"]["storage"] == "file_storage"
@@ -76,7 +78,9 @@ def test_what_leaves_waits_on_disk_until_it_is_taken(name: str) -> None:
 
 
 def test_redaction_reaches_every_place_and_fails_closed() -> None:
-    """The same statements run on spans, their events, resources, points and log records; a failure refuses the data."""
+    """The same statements run on spans, their events, resources, points and log records; a failure refuses
+    the data.
+    """
     redact = load("collector/config.yaml")["processors"]["transform/redact"]
     assert redact["error_mode"] == "propagate"
     scrub = redact["trace_statements"][0]["statements"]
@@ -98,7 +102,9 @@ def test_redaction_reaches_every_place_and_fails_closed() -> None:
 
 
 def test_prometheus_takes_late_samples_and_exemplars_and_names_services() -> None:
-    """Prometheus accepts samples up to half an hour out of order, keeps exemplars, and labels by service and instance."""
+    """Prometheus accepts samples up to half an hour out of order, keeps exemplars, and labels by service and
+    instance.
+    """
     document = load("prometheus/prometheus.yml")
     assert document["storage"]["tsdb"]["out_of_order_time_window"] == "30m"
     assert document["storage"]["exemplars"]["max_exemplars"] > 0
@@ -111,7 +117,7 @@ def test_prometheus_takes_late_samples_and_exemplars_and_names_services() -> Non
 
 
 def test_jaeger_keeps_traces_on_disk_for_a_time_and_stays_silent() -> None:
-    """Jaeger stores on disk with a time to live, takes no queue of its own, and reports nothing about itself."""
+    """Jaeger stores on disk with a time to live, has no queue, and reports nothing about itself."""
     document = load("jaeger/config.yaml")
     badger = document["extensions"]["jaeger_storage"]["backends"]["main"]["badger"]
     assert badger["ephemeral"] is False
@@ -124,7 +130,7 @@ def test_jaeger_keeps_traces_on_disk_for_a_time_and_stays_silent() -> None:
 
 
 def test_grafana_knows_both_stores_and_opens_traces_from_exemplars() -> None:
-    """The data sources have fixed ids, the export interval of `underlay run`, and link exemplars to Jaeger."""
+    """The data sources have fixed ids and the interval of `underlay run`, and link exemplars to Jaeger."""
     sources = {s["uid"]: s for s in load("grafana/provisioning/datasources/underlay.yaml")["datasources"]}
     assert set(sources) == {"underlay-prometheus", "underlay-jaeger"}
     prometheus = sources["underlay-prometheus"]["jsonData"]

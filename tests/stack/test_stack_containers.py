@@ -65,7 +65,9 @@ def start(machine: Machine, root: Path, told: Told, **options: object) -> stack.
 
 
 def test_up_gives_the_engine_pins_ports_and_a_password(machine: Machine, root: Path) -> None:
-    """The compose file is interpolated with the pins, the chosen ports and a password that is not the default."""
+    """The compose file is interpolated with the pins, the chosen ports and a password that is not the
+    default.
+    """
     told = Told()
     status = start(machine, root, told)
     command, env = told.last
@@ -118,7 +120,7 @@ def test_the_engines_words_reach_the_user(machine: Machine, root: Path) -> None:
 def test_a_service_that_does_not_answer_is_named(machine: Machine, root: Path) -> None:
     """At the deadline the error names the service and the way to its log."""
     with pytest.raises(
-        stack.NotReadyError, match="prometheus did not answer .* `underlay stack logs prometheus`"
+        stack.NotReadyError, match=r"prometheus did not answer .* `underlay stack logs prometheus`"
     ):
         start(machine, root, Told(), ask=lambda _port, path: path != "/-/ready")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def found(installed: Sequence[str], answers: dict[str, tuple[int, str]]) -> Engine | NoEngine:
-    """Look for an engine on a machine with these programs, which answer so (by first two words), else fail."""
+    """Look for an engine where these programs are installed; `answers` are keyed by their first two words."""
 
     def run(command: Sequence[str]) -> tuple[int, str]:
         return answers.get(" ".join(command[:2]), (1, ""))
@@ -101,7 +101,9 @@ def test_built_servers_count_when_their_stamp_is_the_pin(machine: Machine) -> No
     ],
 )
 def test_servers_on_path_count_when_their_version_fits(machine: Machine, said: str, fits: bool) -> None:
-    """A server on PATH is used from the pinned version on, within its major number; else the error says what it is."""
+    """A server on PATH is used from the pinned version on, within its major number; else the error says what
+    it is.
+    """
     pins = read_pins()
     line = said.format(pin=pins.prometheus)
     path = program(machine.path / "prometheus", f"#!/bin/sh\necho '{line}'\n")

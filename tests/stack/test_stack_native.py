@@ -180,7 +180,9 @@ def test_containers_asked_for_without_an_engine_are_refused(machine: Machine) ->
 
 
 def test_a_native_stack_that_runs_is_not_joined_by_containers(machine: Machine, up) -> None:  # type: ignore[no-untyped-def]
-    """While native servers run, asking for containers says to stop them, and an engine that appears changes nothing."""
+    """While native servers run, asking for containers says to stop them, and an engine that appears changes
+    nothing.
+    """
     first = up()
     with pytest.raises(stack.StackError, match="underlay stack down"):
         up(mode="compose")

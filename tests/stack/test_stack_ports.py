@@ -83,7 +83,9 @@ def test_any_ports_with_none_free_is_an_error() -> None:
 
 
 def test_two_variables_may_not_name_one_port() -> None:
-    """A number that is given twice is an error that names both; a default that is given away moves with any ports."""
+    """A number that is given twice is an error that names both; a default that is given away moves with any
+    ports.
+    """
     environ = {"UNDERLAY_JAEGER_PORT": "9090"}
     with pytest.raises(PortTakenError, match="port 9090 for prometheus is given to jaeger already"):
         choose_ports("native", environ, any_ports=False, previous={}, free=lambda _: True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,7 +40,9 @@ def test_a_started_process_runs_apart_from_us_until_it_is_stopped(log: Path) -> 
 
 
 def test_a_pid_that_another_process_bears_is_left_alone() -> None:
-    """When the remembered moment differs, the pid is somebody else's: not running for us, and no signal goes out."""
+    """When the remembered moment differs, the pid is somebody else's: not running for us, and no signal goes
+    out.
+    """
     stranger = Process(os.getpid(), "another boot/1")
     received: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
@@ -74,15 +79,37 @@ def test_a_process_that_ignores_the_request_is_ended_by_force(log: Path) -> None
 
 
 def test_what_cannot_be_started_is_an_error(log: Path) -> None:
-    """A program that is missing either fails at once or is seen to have ended, and the log says why."""
-    try:
+    """A program that is missing is not running, at once or a moment later, and the log says why."""
+    with contextlib.suppress(StackError):
         process = start(["/no/such/program"], ENV, log)
-    except StackError as error:
-        assert "/no/such/program" in str(error)
-    else:
         while is_running(process):
             assert process.pid
     assert "/no/such/program" in log.read_text(encoding="utf-8")
+
+
+def test_a_launch_that_the_shell_refuses_is_an_error(tmp_path: Path) -> None:
+    """When not even the log can be opened, the error names the program."""
+    with pytest.raises(StackError, match="/bin/sleep"):
+        start(["/bin/sleep", "60"], ENV, tmp_path / "no" / "such" / "folder.log")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads show this way on Linux only")
+def test_a_process_whose_first_thread_is_gone_still_runs(log: Path) -> None:
+    """While another thread lives, so do the ports: the process counts as running until the last one is gone."""
+    exit_thread = {"x86_64": 60, "aarch64": 93}[platform.machine()]
+    code = (
+        "import ctypes, sys, threading, time\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "print('going', flush=True)\n"
+        f"ctypes.CDLL(None).syscall({exit_thread}, 0)\n"
+    )
+    process = start([sys.executable, "-S", "-c", code], ENV, log)
+    try:
+        while ") Z " not in Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8"):
+            assert is_running(process)
+        assert is_running(process)
+    finally:
+        assert stop(process, 5)
 
 
 def test_the_remains_of_a_process_do_not_run() -> None:

@@ -84,7 +84,9 @@ def called(app: sending.App, name: str, **attributes: Any) -> SpanContext:
 
 
 def test_metrics_arrive_with_the_values_that_were_sent(real: Real) -> None:
-    """A counter and both kinds of histogram read back exactly, under one service, native percentiles within 2 %."""
+    """A counter and both kinds of histogram read back exactly, under one service, native percentiles within 2
+    %.
+    """
     with sending.app(real.otlp, "values") as app:
         meter = app.metrics.get_meter("test")
         counter = meter.create_counter("underlay.cache.lookups")
@@ -123,7 +125,9 @@ def test_metrics_arrive_with_the_values_that_were_sent(real: Real) -> None:
 
 
 def test_an_exemplar_leads_to_its_trace(real: Real) -> None:
-    """A point recorded within a span carries its trace id, of both kinds of histogram, and Jaeger has that trace."""
+    """A point recorded within a span carries its trace id, of both kinds of histogram, and Jaeger has that
+    trace.
+    """
     with sending.app(real.otlp, "exemplars") as app:
         meter = app.metrics.get_meter("test")
         histograms = [
@@ -190,7 +194,9 @@ def test_grpc_is_taken_as_well(real: Real) -> None:
 
 
 def test_content_and_credentials_end_in_the_collector(real: Real) -> None:
-    """Prompts and keys in spans, events, resources, points and log records reach no store and no log; the rest does."""
+    """Prompts and keys in spans, events, resources, points and log records reach no store and no log; the
+    rest does.
+    """
     content = {
         "gen_ai.input.messages": PROMPT,
         "gen_ai.output.messages": [PROMPT],
@@ -256,7 +262,9 @@ def test_content_and_credentials_end_in_the_collector(real: Real) -> None:
 def test_nothing_is_lost_or_doubled_while_stores_are_away_and_the_collector_goes(
     real: Real, how: str
 ) -> None:
-    """With both stores away the app sees no error; after the Collector was killed or stopped all is there, once."""
+    """With both stores away the app sees no error; after the Collector was killed or stopped all is there,
+    once.
+    """
     name = f"outage_{how}"
     with sending.app(real.otlp, name) as app:
         counter = app.metrics.get_meter("test").create_counter(name)

@@ -43,7 +43,6 @@ def _run(words: list[str]) -> int:
 
     try:
         code = cli.main(args=words, prog_name="underlay", standalone_mode=False)
-        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -53,8 +52,6 @@ def _run(words: list[str]) -> int:
         return _explain(*(f"wrong setting: {problem}" for problem in error.problems), code=USAGE)
     except MissingExtraError as error:
         return _explain(str(error), code=MISSING)
-    except BrokenPipeError:
-        return _reader_left()
     return code if isinstance(code, int) else 0
 
 
@@ -62,13 +59,3 @@ def _explain(*messages: str, code: int) -> int:
     for message in messages:
         sys.stderr.write(f"error: {message}\n")
     return code
-
-
-def _reader_left() -> int:
-    """Whoever read our output has seen enough (`| head`): that is no failure, and the exit must not flush
-    into it again.
-    """
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0

@@ -6,42 +6,20 @@ addresses of OTEL_* endpoints, without credentials and query.
 
 from __future__ import annotations
 
-import os
 import platform
-import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from importlib import metadata
-from pathlib import Path
-from typing import Final, Literal
-from urllib.parse import urlsplit
+from typing import Final
 
 from underlay._version import __version__
+from underlay.cli.destination import examine_exporter
+from underlay.cli.finding import Finding, Level
 from underlay.errors import SettingsError
-from underlay.settings import Loaded, Settings, describe, load
+from underlay.settings import Loaded, describe, load
 
-__all__ = ["GROUPS", "LEVELS", "Finding", "Level", "endpoint_of", "examine", "without_credentials"]
-
-Level = Literal["ok", "note", "warn", "fail", "skip"]
-LEVELS: Final[tuple[Level, ...]] = ("ok", "skip", "note", "warn", "fail")
-"""From harmless to grave."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at.
-
-    `code` is stable and names it for scripts; `fix` is a command, or empty.
-    """
-
-    group: str
-    code: str
-    level: Level
-    evidence: str
-    fix: str = ""
-
+__all__ = ["GROUPS", "examine"]
 
 _CLIENTS: Final = (
     "httpx",
@@ -62,8 +40,6 @@ _TELEMETRY: Final = (
 )
 _OURS: Final = "underlay"
 _OLD_PRICES_DAYS: Final = 120
-_ALLOW_FILE: Final = "export UNDERLAY_TELEMETRY__FILE=auto"
-_COLLECTOR: Final = ("localhost", 4318)
 
 
 def examine() -> list[Finding]:
@@ -164,87 +140,6 @@ def _instrumentors() -> Iterator[Finding]:
         )
 
 
-def _exporter() -> Iterator[Finding]:
-    folder, file = _local_file()
-    told, fix = _destination(os.environ)
-    if not told and file == "never":
-        told, fix = "nowhere: telemetry.file is never, and nothing listens on localhost:4318", _ALLOW_FILE
-    elif not told:
-        told = f"to files in {folder}: no OTEL_EXPORTER_OTLP_ENDPOINT, and nothing listens on localhost:4318"
-    elif file == "always" and not fix:
-        told += f", and to files in {folder}"
-    yield Finding("exporter", "exporter.target", "warn" if fix else "ok", f"telemetry goes {told}", fix)
-    if file != "never":
-        yield from _writable(folder)
-
-
-def _destination(environ: Mapping[str, str]) -> tuple[str, str]:
-    """Where `underlay run` would send traces, empty for nowhere but the local file; with what switches them
-    on.
-    """
-    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return "nowhere: OTEL_SDK_DISABLED is true", "unset OTEL_SDK_DISABLED"
-    if environ.get("OTEL_CONFIG_FILE"):
-        return "where the file named by OTEL_CONFIG_FILE says", ""
-    exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip()
-    if exporter == "none":
-        return "nowhere: OTEL_TRACES_EXPORTER is none", "unset OTEL_TRACES_EXPORTER"
-    variable, endpoint = endpoint_of(environ)
-    if variable and exporter in ("", "otlp"):
-        return f"to {without_credentials(endpoint)} ({variable})", ""
-    if exporter:
-        return f"to the exporter {exporter} (OTEL_TRACES_EXPORTER)", ""
-    return ("to http://localhost:4318, where something listens", "") if listening(*_COLLECTOR) else ("", "")
-
-
-def _local_file() -> tuple[Path, str]:
-    """The folder of the local telemetry files, and when they are written: auto, always or never."""
-    try:
-        telemetry = load().settings.telemetry
-    except SettingsError:
-        # The settings' own group reports the fault; the defaults are as good as anything here.
-        telemetry = Settings().telemetry
-    return Path(telemetry.directory).absolute(), telemetry.file
-
-
-def _writable(place: Path) -> Iterator[Finding]:
-    nearest = next(parent for parent in (place, *place.parents) if parent.exists())
-    if not os.access(nearest, os.W_OK):
-        fix = "export UNDERLAY_TELEMETRY__DIRECTORY=/a/folder/you/may/write"
-        yield Finding("exporter", "exporter.folder", "fail", f"{nearest} cannot be written by this user", fix)
-
-
-def endpoint_of(environ: Mapping[str, str]) -> tuple[str, str]:
-    """The variable that names where traces go, and its value; two empty texts when none does."""
-    for variable in ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"):
-        value = environ.get(variable, "").strip()
-        if value:
-            return variable, value
-    return "", ""
-
-
-def without_credentials(url: str) -> str:
-    """A URL without user name, password, query and fragment; of what is no URL, nothing."""
-    try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return "an address that is no URL"
-    if not parts.scheme or not parts.hostname:
-        return "an address that is no URL"
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}{port}{parts.path}"
-
-
-def listening(host: str, port: int) -> bool:
-    """Whether something accepts connections there."""
-    try:
-        with socket.create_connection((host, port), timeout=0.2):
-            return True
-    except OSError:
-        return False
-
-
 def _settings() -> Iterator[Finding]:
     try:
         loaded = load()
@@ -309,7 +204,7 @@ GROUPS: Final[Mapping[str, Group]] = {
     "python": _python,
     "clients": _clients,
     "telemetry": _instrumentors,
-    "exporter": _exporter,
+    "exporter": examine_exporter,
     "settings": _settings,
     "prices": _prices,
 }

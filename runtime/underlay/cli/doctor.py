@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from underlay.cli.checks import LEVELS, Finding, examine
+from underlay.cli.checks import examine
+from underlay.cli.finding import LEVELS, Finding
 from underlay.cli.inside import examine_command, startup
 from underlay.cli.output import Line, Screen, drawing_options, next_steps, print_json, show
 

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from underlay.cli.checks import Finding
+from underlay.cli.finding import Finding
 from underlay.cli.run import child_environment
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ def examine_command(command: Sequence[str]) -> list[Finding]:
     if interpreter is None:
         evidence = f"{command[0]} is not started by a Python that can be told from here"
         return [Finding("startup", "startup.inside", "skip", evidence, "underlay doctor -- python app.py")]
+    if any("S" in option for option in interpreter[1:] if option[:2] not in _OPTIONS_WITH_VALUE):
+        # Such an interpreter finds no installed package, so that it could not be asked.
+        evidence = "Python's option -S runs no sitecustomize, so underlay is not started"
+        return [Finding("startup", "startup.started", "fail", evidence, "start python without -S")]
     try:
         done = subprocess.run(  # noqa: S603 - the user's own interpreter
             [*interpreter, "-c", _CODE],
@@ -70,9 +74,6 @@ def startup() -> Finding:
     if sys.flags.ignore_environment:
         evidence = "Python's option -I or -E ignores PYTHONPATH, so underlay is not started"
         return Finding("startup", "startup.started", "fail", evidence, "start python without -I and -E")
-    if sys.flags.no_site:
-        evidence = "Python's option -S runs no sitecustomize, so underlay is not started"
-        return Finding("startup", "startup.started", "fail", evidence, "start python without -S")
     return Finding(
         "startup",
         "startup.started",

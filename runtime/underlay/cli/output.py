@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from io import StringIO
 from typing import Any, Final, TextIO, TypeVar
 
 import click
@@ -127,8 +128,10 @@ def show(lines: Sequence[Line], screen: Screen) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    # Not printed by rich: it ends the process with 1 when a reader leaves early (`| head`).
+    drawn = StringIO()
     console = Console(
-        file=sys.stdout,
+        file=drawn,
         width=screen.width,
         force_terminal=screen.color,
         no_color=not screen.color,
@@ -140,6 +143,7 @@ def show(lines: Sequence[Line], screen: Screen) -> None:
         text = Text.assemble(*((clean(piece, screen.encoding), style) for piece, style in line))
         text.rstrip()
         console.print(text, no_wrap=True, overflow="crop", markup=False, emoji=False)
+    sys.stdout.write(drawn.getvalue())
 
 
 def plain(lines: Sequence[Line]) -> str:

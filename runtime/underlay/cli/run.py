@@ -112,6 +112,8 @@ def _become(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    if not command[0]:
+        _stop("the empty name: command not found", _NOT_FOUND)
     try:
         if _NO_EXEC:
             sys.exit(_run_child(command, environment))

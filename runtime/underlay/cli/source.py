@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from underlay.cli.telemetry_file import TelemetryFiles, locate
 
-__all__ = ["NothingFound", "default_folder", "from_option", "open_files", "report_skipped"]
+__all__ = [
+    "NO_CALLS",
+    "NothingFound",
+    "default_folder",
+    "from_option",
+    "nothing_in",
+    "open_files",
+    "report_skipped",
+    "say_empty",
+]
+
+NO_CALLS: Final = ("The telemetry holds no call to a model.", "underlay doctor -- python app.py")
+"""The sentence for telemetry without calls, and the next command."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -28,8 +40,13 @@ class NothingFound(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Print the sentence and the next command to stderr."""
-        click.echo(self.message, err=True)
-        click.echo(f"next: {self.command}", err=True)
+        say_empty(self.message, self.command)
+
+
+def say_empty(message: str, command: str) -> None:
+    """Say on stderr that there is nothing, and what to do next."""
+    click.echo(message, err=True)
+    click.echo(f"next: {command}", err=True)
 
 
 def from_option(command: _Command) -> _Command:
@@ -47,10 +64,15 @@ def open_files(source: Path | None) -> TelemetryFiles:
     setting.
     """
     place = source if source is not None else default_folder()
-    paths = locate(place)
-    if not paths:
-        raise NothingFound(f"No telemetry in {place} yet.", "underlay run -- python app.py")
-    return TelemetryFiles(paths)
+    files = TelemetryFiles(locate(place))
+    if not files.paths:
+        raise NothingFound(*nothing_in(place))
+    return files
+
+
+def nothing_in(place: Path) -> tuple[str, str]:
+    """The sentence for a place without telemetry, and the next command."""
+    return f"No telemetry in {place} yet.", "underlay run -- python app.py"
 
 
 def default_folder() -> Path:

@@ -9,7 +9,7 @@ import click
 
 from underlay.cli.facts import error_of, shown_attributes
 from underlay.cli.output import Screen, drawing_options, next_steps, print_json, rfc3339, show
-from underlay.cli.source import NothingFound, from_option, open_files, report_skipped
+from underlay.cli.source import NO_CALLS, NothingFound, from_option, open_files, report_skipped
 from underlay.cli.span_model import Link, Span, is_call
 from underlay.cli.traces import call_document
 from underlay.cli.tree import Trace, focus_on, tree_lines
@@ -148,7 +148,7 @@ def _some(traces: Sequence[str]) -> str:
 
 def _not_found(files: TelemetryFiles, which: str) -> NothingFound:
     if which.lower() == "last":
-        return NothingFound("The telemetry holds no call to a model.", "underlay doctor -- python app.py")
+        return NothingFound(*NO_CALLS)
     count = len(files.paths)
     return NothingFound(
         f"No trace or span {which} in {count} telemetry file{'s' if count != 1 else ''}.", "underlay traces"

@@ -28,8 +28,9 @@ from underlay.cli.output import (
     usd,
     usd_text,
 )
-from underlay.cli.source import NothingFound, from_option, open_files, report_skipped
+from underlay.cli.source import NO_CALLS, default_folder, from_option, nothing_in, report_skipped, say_empty
 from underlay.cli.span_model import Span, is_call
+from underlay.cli.telemetry_file import TelemetryFiles, locate
 from underlay.cli.words import Seconds
 from underlay.telemetry import attributes as a
 from underlay.telemetry.attributes import CacheResult
@@ -103,7 +104,8 @@ def traces(
 
     The newest call is the last line. Details of one: underlay trace ID.
     """
-    files = open_files(source)
+    place = source if source is not None else default_folder()
+    files = TelemetryFiles(locate(place))
     since_ns = 0 if since is None else time.time_ns() - int(since * 1e9)
     calls = files.newest_calls(limit, Wanted(model, result or "", failed, slow), since_ns)
     report_skipped(files)
@@ -111,14 +113,17 @@ def traces(
         print_json({"calls": [call_document(span) for span in calls], "skipped_lines": files.skipped})
         return
     if not calls:
-        if files.last_call() is None:
-            raise NothingFound("The telemetry holds no call to a model.", "underlay doctor -- python app.py")
-        click.echo("No call matches.", err=True)
-        next_steps(quiet, "underlay traces")
+        say_empty(*_why_empty(files, place))
         return
     screen = Screen.of(sys.stdout, color)
     show(call_table(calls, screen.width, screen.glyphs), screen)
     next_steps(quiet, f"underlay trace {calls[-1].span_id}")
+
+
+def _why_empty(files: TelemetryFiles, place: Path) -> tuple[str, str]:
+    if not files.paths:
+        return nothing_in(place)
+    return ("No call matches.", "underlay traces") if files.last_call() else NO_CALLS
 
 
 def call_document(span: Span) -> dict[str, object]:

@@ -112,14 +112,15 @@ def _beginning(pid: int) -> str | None:
 
 
 def _beginning_by_proc(pid: int) -> str | None:
-    """Linux: the boot's id and the start time in clock ticks since then (field 22 of /proc/PID/stat)."""
+    """Linux: the boot's id and the start time in ticks since then (field 22 of /proc/PID/stat)."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     # the command's name stands in brackets and may hold anything, so count from its end
     fields = stat.rpartition(")")[2].split()
-    if fields[0] in ("Z", "X"):
+    # while other threads of a killed process still end, the first shows as dead and the ports are not free yet
+    if fields[0] in ("Z", "X") and int(fields[17]) <= 1:
         return None
     return f"{_BOOT_ID.read_text(encoding='ascii').strip()}/{fields[19]}"
 

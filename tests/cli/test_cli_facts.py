@@ -1,0 +1,70 @@
+"""The phrases under a span: everything that was decided, nothing that is unknown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from cli_builder import Made, call, line
+
+from underlay.cli.facts import error_of, facts, http_status, outcome, shown_attributes, tokens
+from underlay.cli.span_model import Span, decode_line
+
+
+def _span(made: Made) -> Span:
+    return decode_line(line(made))[0][0]
+
+
+@pytest.mark.parametrize(
+    ("more", "rows"),
+    [
+        ({"result": "bypass", "CACHE_REASON": "no-store"}, [["cache: bypass", "reason no-store"]]),
+        ({"CACHE_STORED": False, "INPUT_TOKENS": 1, "OUTPUT_TOKENS": 2}, [
+            ["cache: miss", "not stored"], ["tokens 1/2 in/out", "cost unknown"], ["attempt: success"],
+        ]),
+        ({"OUTPUT_TOKENS": 2000, "COST": 0.5}, [
+            ["cache: miss"], ["tokens ?/2,000 in/out", "cost $0.5000"], ["attempt: success"],
+        ]),
+        ({}, [["cache: miss"], ["tokens unknown"], ["attempt: success"]]),
+        ({"error": "429"}, [["cache: miss"], ["attempt: failure"], ["error: 429"]]),
+        ({"result": "bypass", "CACHE_OBSERVED": "hit", "CIRCUIT_STATE": "open", "CIRCUIT_OBSERVED": "refused"}, [
+            ["cache: bypass", "observing: would be a hit"], ["circuit: open", "observing: would be refused"],
+        ]),
+        ({"result": "refused"}, [["circuit", "refused, nothing was sent"]]),
+        ({"result": "hit", "CACHE_READ_TOKENS": 9, "REASONING_TOKENS": 8, "REQUEST_STREAM": True, "TIME_TO_FIRST_CHUNK": 0.2}, [
+            ["cache: hit"], ["9 read from the provider's cache", "8 of reasoning"], ["stream", "first chunk after 200 ms"],
+        ]),
+        ({"result": "hit", "REQUEST_STREAM": True, "CHUNKS": 3, "ENDING": "truncated", "HTTP_STATUS": 200, "RESPONSE_MODEL": "other"}, [
+            ["cache: hit"], ["HTTP 200", "stream of 3 chunks", "ended truncated", "answered by other"],
+        ]),
+    ],
+)  # fmt: skip
+def test_what_is_known_is_said(more: dict[str, Any], rows: list[list[str]]) -> None:
+    """Each decision and measure has its phrase, and what is unknown is called unknown or left out."""
+    assert facts(_span(call("w", **more))) == rows
+
+
+def test_one_word_for_a_call() -> None:
+    """A failed call is called failed, a refused one refused, any other by how it was answered."""
+    assert outcome(_span(call("w", error="x"))) == "failed"
+    assert outcome(_span(call("w", result="refused", error="x"))) == "refused"
+    assert outcome(_span(call("w", result="hit"))) == "hit"
+
+
+def test_failures_have_a_kind() -> None:
+    """The error's type, else the HTTP status of either generation of the conventions, else that there was one."""
+    assert error_of(_span(call("w", error="boom", HTTP_STATUS=500))) == "boom"
+    old = _span(
+        Made("GET", "t", "s", 0, 1, attributes={"http.status_code": 502, "http.method": "GET"}, error=True)
+    )
+    assert (error_of(old), http_status(old)) == ("502", 502)
+    assert facts(old) == [["GET HTTP 502"], ["error: 502"]]
+    assert error_of(_span(Made("x", "t", "s", 0, 1, error=True))) == "error"
+    assert tokens(old) == ""
+
+
+def test_only_the_vocabulary_is_shown() -> None:
+    """Attributes that are not ours or plainly harmless are left out."""
+    assert shown_attributes({"gen_ai.input.messages": "x", "url.full": "x", "gen_ai.request.model": "m"}) == {
+        "gen_ai.request.model": "m"
+    }
