@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from underlay.telemetry import attributes as a
@@ -12,6 +14,10 @@ from underlay.telemetry.attributes import CacheResult, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+_ROOT = Path(__file__).resolve().parents[2]
+SOURCES = os.pathsep.join(str(_ROOT / name) for name in ("runtime", "instrumentation"))
+"""PYTHONPATH of a process that runs this tree."""
 
 BASE_NS = 1_795_536_000_000_000_000
 """2026-11-24T16:00:00Z: where the tests' clock starts."""

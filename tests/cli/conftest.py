@@ -10,13 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cli_builder import SOURCES
 from cli_snapshots import write_sample
 from click.testing import CliRunner, Result
 
 from underlay.cli.group import cli
-
-ROOT = Path(__file__).resolve().parents[2]
-SOURCES = os.pathsep.join(str(ROOT / name) for name in ("runtime", "instrumentation"))
 
 Invoke = Callable[..., Result]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -10,6 +10,8 @@ from cli_builder import Made, call, line
 from underlay.cli.facts import error_of, facts, http_status, outcome, shown_attributes, tokens
 from underlay.cli.span_model import Span, decode_line
 
+OLD_HTTP = {"http.status_code": 502, "http.method": "GET"}
+
 
 def _span(made: Made) -> Span:
     return decode_line(line(made))[0][0]
@@ -18,7 +20,7 @@ def _span(made: Made) -> Span:
 @pytest.mark.parametrize(
     ("more", "rows"),
     [
-        ({"result": "bypass", "CACHE_REASON": "no-store"}, [["cache: bypass", "reason no-store"]]),
+        ({"result": "bypass", "CACHE_REASON": "no-store"}, [["cache: bypass (no-store)"]]),
         ({"CACHE_STORED": False, "INPUT_TOKENS": 1, "OUTPUT_TOKENS": 2}, [
             ["cache: miss", "not stored"], ["tokens 1/2 in/out", "cost unknown"], ["attempt: success"],
         ]),
@@ -27,14 +29,25 @@ def _span(made: Made) -> Span:
         ]),
         ({}, [["cache: miss"], ["tokens unknown"], ["attempt: success"]]),
         ({"error": "429"}, [["cache: miss"], ["attempt: failure"], ["error: 429"]]),
-        ({"result": "bypass", "CACHE_OBSERVED": "hit", "CIRCUIT_STATE": "open", "CIRCUIT_OBSERVED": "refused"}, [
-            ["cache: bypass", "observing: would be a hit"], ["circuit: open", "observing: would be refused"],
+        ({
+            "result": "bypass", "CACHE_OBSERVED": "hit", "CIRCUIT_STATE": "open",
+            "CIRCUIT_OBSERVED": "refused",
+        }, [
+            ["cache: bypass", "observing: would be a hit"],
+            ["circuit: open", "observing: would be refused"],
         ]),
         ({"result": "refused"}, [["circuit", "refused, nothing was sent"]]),
-        ({"result": "hit", "CACHE_READ_TOKENS": 9, "REASONING_TOKENS": 8, "REQUEST_STREAM": True, "TIME_TO_FIRST_CHUNK": 0.2}, [
-            ["cache: hit"], ["9 read from the provider's cache", "8 of reasoning"], ["stream", "first chunk after 200 ms"],
+        ({
+            "result": "hit", "CACHE_READ_TOKENS": 9, "REASONING_TOKENS": 8, "REQUEST_STREAM": True,
+            "TIME_TO_FIRST_CHUNK": 0.2,
+        }, [
+            ["cache: hit"], ["9 read from the provider's cache", "8 of reasoning"],
+            ["stream", "first chunk after 200 ms"],
         ]),
-        ({"result": "hit", "REQUEST_STREAM": True, "CHUNKS": 3, "ENDING": "truncated", "HTTP_STATUS": 200, "RESPONSE_MODEL": "other"}, [
+        ({
+            "result": "hit", "REQUEST_STREAM": True, "CHUNKS": 3, "ENDING": "truncated", "HTTP_STATUS": 200,
+            "RESPONSE_MODEL": "other",
+        }, [
             ["cache: hit"], ["HTTP 200", "stream of 3 chunks", "ended truncated", "answered by other"],
         ]),
     ],
@@ -52,7 +65,7 @@ def test_one_word_for_a_call() -> None:
 
 
 def test_failures_have_a_kind() -> None:
-    """The error's type, else the HTTP status of either generation of the conventions, else that there was one."""
+    """The error's type, else the HTTP status by either generation of the conventions, else just that."""
     assert error_of(_span(call("w", error="boom", HTTP_STATUS=500))) == "boom"
     old = _span(
         Made("GET", "t", "s", 0, 1, attributes={"http.status_code": 502, "http.method": "GET"}, error=True)

@@ -236,6 +236,7 @@ def test_money_for_people(amount: float, text: str) -> None:
 def test_money_and_times_for_programs() -> None:
     """Dollars are decimal text without an exponent; moments are RFC 3339 in UTC."""
     assert usd_text(1.5e-7) == "0.00000015"
+    assert usd_text(2.9399999999999996e-05) == "0.0000294"
     assert usd_text(None) is None
     assert rfc3339(1_795_536_000_123_456_789) == "2026-11-24T16:00:00.123456Z"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import SOURCES
+from cli_builder import SOURCES
 
 INVOKE = Any
 

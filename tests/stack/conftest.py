@@ -14,8 +14,8 @@ from underlay.stack.binaries import NAMES, stamp_path
 
 ROOT = Path(__file__).parents[2]
 
-# Answers 200 on every port that the runner gave it, which it learns the way the real servers do: Prometheus by
-# flag, the others by variable. A file <program>.broken makes it die at once, <program>.mute makes it unhealthy.
+# Answers 200 on every port that the runner gave it, which it learns the way the real servers do: Prometheus
+# by flag, the others by variable. A file <program>.broken makes it die at once, <program>.mute unhealthy.
 SERVER = """\
 #!{python} -S
 import os, sys, threading

@@ -12,6 +12,7 @@ from conftest import ROOT
 from underlay.stack import StackError, bundle_root, read_pins
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 COMPOSE = (ROOT / "docker-compose.observability.yml").read_text(encoding="utf-8")
@@ -37,9 +38,8 @@ def test_the_table_holds_exactly_the_known_pins() -> None:
         (lambda text: text + "UNDERLAY_TEMPO_VERSION=3.0.0\n", "unknown pins ['UNDERLAY_TEMPO_VERSION']"),
     ],
 )
-def test_a_wrong_table_is_refused(tmp_path: Path, change: object, words: str) -> None:
+def test_a_wrong_table_is_refused(tmp_path: Path, change: Callable[[str], str], words: str) -> None:
     """A pin that is repeated, no version, missing or unknown is an error that names it."""
-    assert callable(change)
     file = tmp_path / "versions.env"
     file.write_text(
         change((ROOT / "observability" / "versions.env").read_text(encoding="utf-8")), encoding="utf-8"

@@ -95,7 +95,7 @@ def test_a_launch_that_the_shell_refuses_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads show this way on Linux only")
 def test_a_process_whose_first_thread_is_gone_still_runs(log: Path) -> None:
-    """While another thread lives, so do the ports: the process counts as running until the last one is gone."""
+    """While another thread lives, so do the ports: a process runs until its last thread is gone."""
     exit_thread = {"x86_64": 60, "aarch64": 93}[platform.machine()]
     code = (
         "import ctypes, sys, threading, time\n"

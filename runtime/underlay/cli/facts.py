@@ -67,15 +67,14 @@ def facts(span: Span, arrow: str = "->") -> list[list[str]]:
 
 def _cache(span: Span) -> list[str]:
     result, reason = span.text(a.CACHE_RESULT), span.text(a.CACHE_REASON)
-    row = [f"cache: {result}"] if result and result != CacheResult.REFUSED else []
+    because = f" ({reason})" if reason else ""
+    row = [f"cache: {result}{because}"] if result and result != CacheResult.REFUSED else []
     age = span.number(a.CACHE_AGE)
     if age is not None:
         row.append(f"answer {duration(age)} old")
     stored = span.attributes.get(a.CACHE_STORED.key)
     if isinstance(stored, bool):
         row.append("stored" if stored else "not stored")
-    if reason:
-        row.append(f"reason {reason}")
     observed = span.text(a.CACHE_OBSERVED)
     if observed:
         row.append(f"observing: would be a {observed}")

@@ -210,8 +210,8 @@ def usd(amount: float) -> str:
 
 
 def usd_text(amount: float | None) -> str | None:
-    """An amount for JSON: the shortest decimal text that is the same number, without an exponent."""
-    return None if amount is None else format(Decimal(repr(float(amount))), "f")
+    """For JSON: decimal text without an exponent, to twelve digits (sums of floats have no more)."""
+    return None if amount is None else format(Decimal(f"{amount:.12g}"), "f")
 
 
 def rfc3339(time_ns: int) -> str:

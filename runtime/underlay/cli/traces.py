@@ -152,6 +152,11 @@ def call_document(span: Span) -> dict[str, object]:
     }
 
 
+def _why(span: Span) -> str:
+    observed = span.text(a.CACHE_OBSERVED)
+    return error_of(span) or (f"would be a {observed}" if observed else span.text(a.CACHE_REASON))
+
+
 def _cost(span: Span) -> str:
     cost = span.number(a.COST)
     return "" if cost is None else usd(cost)
@@ -175,7 +180,7 @@ _COLUMNS: Final = (
     _Column("took", 8, lambda span: duration(span.seconds), right=True),
     _Column("tokens", 13, tokens, right=True, from_width=100),
     _Column("cost", 10, _cost, right=True, from_width=80),
-    _Column("why", 22, lambda span: error_of(span) or span.text(a.CACHE_REASON), from_width=120),
+    _Column("why", 22, _why, from_width=120),
     _Column("id", 16, lambda span: span.span_id),
 )
 _GAP: Final = "  "

@@ -51,13 +51,12 @@ def up(
     """
     if not any(dashboards_dir(root).glob("*.json")):
         raise StackError(f"no dashboards in {dashboards_dir(root)}: render them first (`make dashboards`)")
-    before = read_state(home)
+    before = read_state(home) or State("compose")
     execute = run or _run
-    if before is not None and before.mode == "compose" and running_services(engine, run=execute):
-        ports: Mapping[str, int] = before.ports
-    else:
-        previous = before.ports if before is not None else {}
-        ports = choose_ports("compose", environ, any_ports=any_ports, previous=previous)
+    running = before.mode == "compose" and running_services(engine, run=execute)
+    ports = before.ports
+    if not running:
+        ports = choose_ports("compose", environ, any_ports=any_ports, previous=before.ports)
     password, note = _password(home, environ)
     write_state(home, State("compose", ports))
     say(f"starting containers with {engine.name}")

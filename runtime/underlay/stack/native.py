@@ -26,7 +26,8 @@ STOP_GRACE_S = 30.0
 # A log that has grown beyond this is set aside at the next start; a running server keeps its file.
 LOG_LIMIT_BYTES = 5_000_000
 FOLLOW_POLL_S = 0.25
-PASSED_ON = ("PATH", "HOME", "TMPDIR", "TZ", "GOMAXPROCS")
+SYSTEM = ("PATH", "HOME", "TMPDIR", "TZ", "GOMAXPROCS")
+PASSED_ON = (*SYSTEM, "UNDERLAY_COLLECTOR_LOGS", "UNDERLAY_TRACES_RETENTION")
 
 Say = Callable[[str], None]
 
@@ -48,32 +49,17 @@ def launches(
 ) -> dict[str, Launch]:
     """Return how each service is started with the bundled configuration.
 
-    Of `environ` the servers get a few system variables and the stack's own settings: no OTEL_* variable of
-    the user's shell reconfigures them, and no credential reaches them.
+    Of `environ` the servers get a few system variables and the stack's own settings: no OTEL_* variable of the
+    user's shell reconfigures them, and no credential reaches them.
     """
-    base = {name: environ[name] for name in PASSED_ON if name in environ}
+    base = {name: environ[name] for name in PASSED_ON if environ.get(name)}
     own = {port.variable: str(ports[port.name]) for port in PORTS if port.name in ports}
-    settings = {
-        name: environ[name]
-        for name in ("UNDERLAY_COLLECTOR_LOGS", "UNDERLAY_TRACES_RETENTION")
-        if environ.get(name)
-    }
-    retention = environ.get("UNDERLAY_METRICS_RETENTION") or "15d"
-    size = environ.get("UNDERLAY_METRICS_RETENTION_SIZE") or "2GB"
     arguments = {
-        "prometheus": (
-            f"--config.file={config / 'prometheus' / 'prometheus.yml'}",
-            f"--storage.tsdb.path={data / 'prometheus'}",
-            f"--storage.tsdb.retention.time={retention}",
-            f"--storage.tsdb.retention.size={size}",
-            "--web.enable-otlp-receiver",
-            "--enable-feature=exemplar-storage",
-            f"--web.listen-address={HOST}:{ports['prometheus']}",
-        ),
+        "prometheus": _prometheus_flags(ports["prometheus"], config, data, environ),
         "jaeger": (f"--config={config / 'jaeger' / 'config.yaml'}",),
         "collector": (f"--config={config / 'collector' / 'config.yaml'}",),
     }
-    extra = {
+    extra: dict[str, dict[str, str]] = {
         "prometheus": {},
         "jaeger": {
             "OTEL_TRACES_SAMPLER": "always_off",
@@ -89,9 +75,24 @@ def launches(
         },
     }
     return {
-        service: Launch((str(path), *arguments[service]), {**base, **own, **settings, **extra[service]})
+        service: Launch((str(path), *arguments[service]), {**base, **own, **extra[service]})
         for service, path in programs.items()
     }
+
+
+def _prometheus_flags(port: int, config: Path, data: Path, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the flags of Prometheus: those of the compose file, and the address to listen on."""
+    retention = environ.get("UNDERLAY_METRICS_RETENTION") or "15d"
+    size = environ.get("UNDERLAY_METRICS_RETENTION_SIZE") or "2GB"
+    return (
+        f"--config.file={config / 'prometheus' / 'prometheus.yml'}",
+        f"--storage.tsdb.path={data / 'prometheus'}",
+        f"--storage.tsdb.retention.time={retention}",
+        f"--storage.tsdb.retention.size={size}",
+        "--web.enable-otlp-receiver",
+        "--enable-feature=exemplar-storage",
+        f"--web.listen-address={HOST}:{port}",
+    )
 
 
 def running_services(state: State) -> tuple[str, ...]:

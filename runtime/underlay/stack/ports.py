@@ -119,7 +119,7 @@ def _any_free(used: Iterable[int], is_free: Callable[[int], bool]) -> int | None
     """Find a free loopback port that is not among `used`; None when there is none.
 
     Not one that the system would name: those are lent to outgoing connections, and one that has just been
-    closed keeps its port from a server for a minute, so that a server stopped for a moment could not come back.
+    closed keeps its port from a server for a minute: one stopped for a moment could not come back.
     """
     taken = set(used)
     numbers = list(FREE_RANGE)

@@ -25,7 +25,7 @@ POLL_S = 0.05
 KILL_WAIT_S = 5.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # The shell leaves the server to the system at once: it has no parent that would have to wait for it.
-_LAUNCH = 'log="$1"; shift; "$@" </dev/null >>"$log" 2>&1 & echo $!'
+_LAUNCH = 'exec 3>&1 >>"$1" 2>&1 </dev/null || exit 1; shift; "$@" 3>&- & echo $! >&3'
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ def start(command: Sequence[str], env: Mapping[str, str], log: Path) -> Process:
     launched = subprocess.run(  # noqa: S603 - the command is ours, never a shell string from outside
         ["/bin/sh", "-c", _LAUNCH, "sh", str(log), *command],
         env=dict(env),
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
         start_new_session=True,
         check=False,
     )
     if launched.returncode != 0 or not launched.stdout.strip().isdecimal():
-        raise StackError(f"could not start {command[0]}")
+        raise StackError(f"could not start {command[0]}: {launched.stderr.strip()}")
     pid = int(launched.stdout)
     began = _beginning(pid)
     if began is None:
@@ -119,7 +119,7 @@ def _beginning_by_proc(pid: int) -> str | None:
         return None
     # the command's name stands in brackets and may hold anything, so count from its end
     fields = stat.rpartition(")")[2].split()
-    # while other threads of a killed process still end, the first shows as dead and the ports are not free yet
+    # while other threads of a killed process end, the first shows as dead and ports are not free yet
     if fields[0] in ("Z", "X") and int(fields[17]) <= 1:
         return None
     return f"{_BOOT_ID.read_text(encoding='ascii').strip()}/{fields[19]}"
