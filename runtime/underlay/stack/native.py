@@ -49,8 +49,8 @@ def launches(
 ) -> dict[str, Launch]:
     """Return how each service is started with the bundled configuration.
 
-    Of `environ` the servers get a few system variables and the stack's own settings: no OTEL_* variable of the
-    user's shell reconfigures them, and no credential reaches them.
+    Of `environ` the servers get a few system variables and the stack's own settings: no OTEL_* variable of
+    the user's shell reconfigures them, and no credential reaches them.
     """
     base = {name: environ[name] for name in PASSED_ON if environ.get(name)}
     own = {port.variable: str(ports[port.name]) for port in PORTS if port.name in ports}
