@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from stack_fakes import ROOT
 
 from underlay.stack import read_pins, stack_bin
 from underlay.stack.compose import SERVICES, VOLUMES

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from stack_fakes import ROOT
 
 from underlay.stack import stack_bin
 from underlay.stack.native import launches

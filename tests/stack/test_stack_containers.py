@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import ROOT, Machine
+from stack_fakes import ROOT, Machine
 
 from underlay import stack
 from underlay.stack import compose, read_pins

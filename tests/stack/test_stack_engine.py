@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import Machine, program
+from stack_fakes import Machine, program
 
 from underlay.stack import read_pins
 from underlay.stack.binaries import Missing, Program, find_programs

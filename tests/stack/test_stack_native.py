@@ -8,7 +8,7 @@ import signal
 import socket
 
 import pytest
-from conftest import Machine, program
+from stack_fakes import Machine, program
 
 from underlay import stack
 from underlay.stack import processes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from conftest import ROOT
+from stack_fakes import ROOT
 
 from underlay.stack import StackError, bundle_root, read_pins
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import sending
+import stack_sending as sending
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -256,6 +256,59 @@ def test_content_and_credentials_end_in_the_collector(real: Real) -> None:
     assert "https://REDACTED@host/v1?alt=sse&key=REDACTED" in stored
     assert "[content removed]" in log
     assert '"role"' in stored
+
+
+def test_odd_values_are_taken(real: Real) -> None:
+    """Values of every OTLP type, under watched names and in a log's body, are cleaned without refusing the data."""
+    values: list[dict[str, Any]] = [
+        {"intValue": "5"},
+        {"doubleValue": 0.5},
+        {"boolValue": True},
+        {"bytesValue": "AAEC"},
+        {"arrayValue": {"values": [{"intValue": "1"}, {"stringValue": "x"}]}},
+        {"kvlistValue": {"values": [{"key": "a", "value": {"stringValue": "x"}}]}},
+        {},
+    ]
+    names = ("event.name", "gen_ai.input.messages", "api_key", "url.full", "free")
+    for value in values:
+        attributes = [{"key": name, "value": value} for name in names]
+        resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "odd"}}, *attributes]}
+        moment = str(time.time_ns())
+        span = {
+            "traceId": "0af7651916cd43dd8448eb211c80319c",
+            "spanId": "b7ad6b7169203331",
+            "name": "odd",
+            "startTimeUnixNano": moment,
+            "endTimeUnixNano": moment,
+            "attributes": attributes,
+            "events": [{"name": "gen_ai.choice", "timeUnixNano": moment, "attributes": attributes}],
+        }
+        points = [{"timeUnixNano": moment, "asInt": "1", "attributes": attributes[:1]}]
+        records: list[dict[str, Any]] = [
+            {"timeUnixNano": moment, "body": value, "attributes": attributes},
+            {"timeUnixNano": moment, "body": value, "eventName": "gen_ai.choice"},
+            {"timeUnixNano": moment},
+        ]
+        sending.post(
+            f"{real.otlp}/v1/traces",
+            {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [span]}]}]},
+        )
+        sending.post(
+            f"{real.otlp}/v1/metrics",
+            {
+                "resourceMetrics": [
+                    {
+                        "resource": resource,
+                        "scopeMetrics": [{"metrics": [{"name": "odd", "gauge": {"dataPoints": points}}]}],
+                    }
+                ]
+            },
+        )
+        sending.post(
+            f"{real.otlp}/v1/logs",
+            {"resourceLogs": [{"resource": resource, "scopeLogs": [{"logRecords": records}]}]},
+        )
+    assert sending.trace(real.jaeger, 0x0AF7651916CD43DD8448EB211C80319C, 1)[0]["operationName"] == "odd"
 
 
 @pytest.mark.parametrize("how", ["kill", "end"])

@@ -85,6 +85,16 @@ def get(url: str, **query: str) -> Any:
         return json.load(answer)
 
 
+def post(url: str, document: dict[str, Any]) -> None:
+    """POST an OTLP document as JSON; the answer must be 200 with nothing refused."""
+    request = urllib.request.Request(
+        url, json.dumps(document).encode(), {"Content-Type": "application/json"}, method="POST"
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=10) as answer:
+        assert json.load(answer) in ({}, {"partialSuccess": {}})
+
+
 def eventually(ask: Callable[[], T | None], what: str, deadline_s: float = 40.0) -> T:
     """Ask a server until it has an answer that is not None; servers need a moment to store what they took."""
     until = time.monotonic() + deadline_s
