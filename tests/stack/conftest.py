@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from stack_fakes import Machine
+from stack_real import Real
+
+from underlay import stack
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -29,3 +33,14 @@ def real_environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     if os.environ.get("UNDERLAY_STACK_TESTS") != "1":
         pytest.skip("set UNDERLAY_STACK_TESTS=1 to run against the real servers")
     return {**os.environ, "UNDERLAY_STACK_HOME": str(tmp_path_factory.mktemp("stack home"))}
+
+
+@pytest.fixture(scope="session")
+def real(real_environ: dict[str, str]) -> Iterator[Real]:
+    """The native stack on free ports with a home of its own."""
+    try:
+        status = stack.up(any_ports=True, mode="native", environ=real_environ)
+        at = {name: address or "" for name, address in status.endpoints.items()}
+        yield Real(real_environ, at["otlp_http"], at["otlp_grpc"], at["prometheus"], at["jaeger"])
+    finally:
+        stack.down(delete_data=True, environ=real_environ)

@@ -25,6 +25,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from opentelemetry.trace import SpanContext
+
 T = TypeVar("T")
 NEVER_MS = 3_600_000
 
@@ -144,3 +146,9 @@ def trace(jaeger: str, trace_id: int, spans: int) -> list[dict[str, Any]]:
 def tags(span: dict[str, Any]) -> dict[str, Any]:
     """Return a Jaeger span's attributes."""
     return {tag["key"]: tag["value"] for tag in span["tags"]}
+
+
+def called(app: App, name: str, **attributes: Any) -> SpanContext:
+    """Make one span and return its context."""
+    with app.traces.get_tracer("test").start_as_current_span(name, attributes=attributes) as span:
+        return span.get_span_context()

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,14 +13,12 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.trace import Link, SpanContext, Status, StatusCode
+from opentelemetry.trace import Link, Status, StatusCode
 
 from underlay import stack
-from underlay.stack import processes
-from underlay.stack.state import read_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from stack_real import Real
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
@@ -33,60 +27,8 @@ KEY = "sk-proj-0123456789abcdefghij"
 BUCKETS = [0.05, 0.1, 0.2, 0.4]
 
 
-@dataclass(frozen=True, slots=True)
-class Real:
-    """The stack that runs: its addresses and the way to its processes."""
-
-    environ: dict[str, str] = field(repr=False)
-    otlp: str
-    otlp_grpc: str
-    prometheus: str
-    jaeger: str
-
-    def process(self, service: str) -> processes.Process:
-        """The process of one server."""
-        state = read_state(Path(self.environ["UNDERLAY_STACK_HOME"]))
-        assert state is not None
-        return state.servers[service].process
-
-    def end(self, *services: str) -> None:
-        """Stop servers the polite way."""
-        for service in services:
-            assert processes.stop(self.process(service), 30)
-
-    def kill(self, *services: str) -> None:
-        """Kill servers without a chance to write anything."""
-        for service in services:
-            process = self.process(service)
-            os.kill(process.pid, signal.SIGKILL)
-            sending.eventually(lambda p=process: None if processes.is_running(p) else True, f"{service} dies")
-
-    def up(self) -> None:
-        """Start what is missing."""
-        stack.up(any_ports=True, environ=self.environ)
-
-
-@pytest.fixture(scope="module")
-def real(real_environ: dict[str, str]) -> Iterator[Real]:
-    """The native stack on free ports with a home of its own."""
-    try:
-        status = stack.up(any_ports=True, mode="native", environ=real_environ)
-        at = {name: address or "" for name, address in status.endpoints.items()}
-        yield Real(real_environ, at["otlp_http"], at["otlp_grpc"], at["prometheus"], at["jaeger"])
-    finally:
-        stack.down(delete_data=True, environ=real_environ)
-
-
-def called(app: sending.App, name: str, **attributes: Any) -> SpanContext:
-    """Make one span and return its context."""
-    with app.traces.get_tracer("test").start_as_current_span(name, attributes=attributes) as span:
-        return span.get_span_context()
-
-
 def test_metrics_arrive_with_the_values_that_were_sent(real: Real) -> None:
-    """A counter and both kinds of histogram read back exactly, under one service, native percentiles within 2
-    %.
-    """
+    """A counter and both kinds of histogram read back exactly, native percentiles within two percent."""
     with sending.app(real.otlp, "values") as app:
         meter = app.metrics.get_meter("test")
         counter = meter.create_counter("underlay.cache.lookups")
@@ -160,7 +102,7 @@ def test_an_exemplar_leads_to_its_trace(real: Real) -> None:
 def test_a_trace_is_found_by_id_and_by_tag_with_its_links(real: Real) -> None:
     """A hit's span leads to the span that made the answer, and a search by tag finds it and nothing else."""
     with sending.app(real.otlp, "links") as app:
-        origin = called(app, "chat", **{"underlay.cache.result": "miss"})
+        origin = sending.called(app, "chat", **{"underlay.cache.result": "miss"})
         with app.traces.get_tracer("test").start_as_current_span(
             "chat", links=[Link(origin)], attributes={"underlay.cache.result": "hit"}
         ) as span:
@@ -309,81 +251,6 @@ def test_odd_values_are_taken(real: Real) -> None:
             {"resourceLogs": [{"resource": resource, "scopeLogs": [{"logRecords": records}]}]},
         )
     assert sending.trace(real.jaeger, 0x0AF7651916CD43DD8448EB211C80319C, 1)[0]["operationName"] == "odd"
-
-
-@pytest.mark.parametrize("how", ["kill", "end"])
-def test_nothing_is_lost_or_doubled_while_stores_are_away_and_the_collector_goes(
-    real: Real, how: str
-) -> None:
-    """With both stores away the app sees no error; after the Collector was killed or stopped all is there,
-    once.
-    """
-    name = f"outage_{how}"
-    with sending.app(real.otlp, name) as app:
-        counter = app.metrics.get_meter("test").create_counter(name)
-        sent = [called(app, "before").trace_id]
-        counter.add(1)
-        app.flush()
-        sending.value(real.prometheus, f"{name}_total", 1)
-        real.end("prometheus", "jaeger")
-        for _ in range(5):
-            sent += [called(app, "while away").trace_id for _ in range(20)]
-            counter.add(20)
-            app.flush()
-        getattr(real, how)("collector")
-        real.up()
-        sent.append(called(app, "after").trace_id)
-        counter.add(1)
-        app.flush()
-        sending.value(real.prometheus, f"{name}_total", 102)
-        # seven exports, seven samples, rising all the way
-        sending.value(real.prometheus, f"count_over_time({name}_total[1h])", 7)
-        sending.value(real.prometheus, f"resets({name}_total[1h])", 0)
-
-        def ask() -> Any:
-            query = {"service": name, "limit": "500", "lookback": "1h"}
-            found = sending.get(f"{real.jaeger}/api/traces", **query)["data"]
-            return found if len(found) >= len(sent) else None
-
-        traces = sending.eventually(ask, "all traces of the outage")
-        assert sorted(int(item["traceID"], 16) for item in traces) == sorted(sent)
-        assert all(len(item["spans"]) == 1 for item in traces)
-    assert sending.instant(real.prometheus, '{__name__=~"otelcol_exporter_enqueue_failed.*"} > 0') == {}
-
-
-def test_killed_stores_keep_what_they_took(real: Real) -> None:
-    """A Prometheus and a Jaeger that are killed outright come back with every sample, exemplar and span."""
-    with sending.app(real.otlp, "killed") as app:
-        histogram = app.metrics.get_meter("test").create_histogram("killed.duration", unit="s")
-        with app.traces.get_tracer("test").start_as_current_span("chat") as span:
-            histogram.record(0.07)
-        trace_id = span.get_span_context().trace_id
-        app.flush()
-        sending.value(real.prometheus, "killed_duration_seconds_count", 1)
-        sending.trace(real.jaeger, trace_id, 1)
-        real.kill("prometheus", "jaeger")
-        real.up()
-        sending.value(real.prometheus, "killed_duration_seconds_count", 1)
-        sending.trace(real.jaeger, trace_id, 1)
-        query = {"query": "killed_duration_seconds_bucket", "start": "0", "end": str(time.time() + 60)}
-        assert sending.get(f"{real.prometheus}/api/v1/query_exemplars", **query)["data"]
-
-
-def test_down_and_up_keep_state_and_addresses(real: Real) -> None:
-    """After a full stop the stack comes back at the same addresses with what it had."""
-    before = stack.status(environ=real.environ)
-    with sending.app(real.otlp, "restart") as app:
-        app.metrics.get_meter("test").create_counter("restart.calls").add(4)
-        trace_id = called(app, "chat").trace_id
-        app.flush()
-        sending.value(real.prometheus, "restart_calls_total", 4)
-        sending.trace(real.jaeger, trace_id, 1)
-        assert set(stack.down(environ=real.environ).services) == {"collector", "jaeger", "prometheus"}
-        assert not stack.status(environ=real.environ).running
-        real.up()
-        assert stack.status(environ=real.environ).document() == before.document()
-        sending.value(real.prometheus, "restart_calls_total", 4)
-        sending.trace(real.jaeger, trace_id, 1)
 
 
 def test_the_collector_reports_on_itself(real: Real) -> None:
