@@ -14,7 +14,7 @@ else
   INSTALL = $(UV) pip install --quiet --python $(BIN)/python --constraint $(PINS)
 endif
 
-.PHONY: help demo test lint format generate check-generated wheel-test bench clean
+.PHONY: stack-binaries dashboards help demo test lint format generate check-generated wheel-test bench clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -45,7 +45,7 @@ lint: $(VENV)/.dev check-generated  ## formatting, types, import contract, docst
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-	$(BIN)/interrogate --quiet
+	$(BIN)/interrogate --quiet tests  # each test says the promise that it keeps
 
 format: $(VENV)/.dev  ## format the code
 	$(BIN)/ruff check --fix .
@@ -63,6 +63,9 @@ check-generated: $(VENV)/.dev
 
 dashboards: $(VENV)/.dev  ## render the dashboards from the vocabulary
 	$(BIN)/python -m underlay_dashboards render
+
+stack-binaries: $(BIN)/python  ## build the native servers of the stack from their published Go modules (once, about 10 minutes)
+	@PYTHONPATH=runtime $(BIN)/python scripts/build_stack.py
 
 wheel-test: $(VENV)/.dev  ## build the wheel, install it in an empty environment, import every module of it
 	$(BIN)/python scripts/test_wheel.py

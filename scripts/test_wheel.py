@@ -18,7 +18,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PINS = ROOT / "requirements" / "constraints.txt"
-BUNDLED = ("underlay/data/prices.json", "underlay/py.typed", "underlay/auto/sitecustomize.py")
+BUNDLED = (
+    "underlay/data/prices.json",
+    "underlay/py.typed",
+    "underlay/auto/sitecustomize.py",
+    "underlay/_bundle/docker-compose.observability.yml",
+    "underlay/_bundle/observability/versions.env",
+    "underlay/_bundle/dashboards/rendered/underlay-overview.json",
+)
 IMPORT_ALL = """
 import importlib, pkgutil, sys, warnings
 warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Zero-code start, called from the `sitecustomize` of `underlay run`: telemetry, then the runtime under every client."""
+"""Zero-code start, called from the `sitecustomize` of `underlay run`: telemetry, then the runtime."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["start"]
 def start() -> None:
     """Start underlay in this process.
 
-    Raises SettingsError when a setting is wrong: the caller says so in one message and lets the app run. Unknown variables are said
-    on standard error and change nothing.
+    Raises SettingsError when a setting is wrong: the caller says so in one message and lets the app run.
+    Unknown variables are said on standard error and change nothing.
     """
     loaded = load()
     for warning in loaded.warnings:

@@ -219,7 +219,7 @@ def test_the_last_call_is_found_without_reading_the_file(
     path = _write(tmp_path / "telemetry-1.jsonl", *[batch] * 500, line(call("last", at=60_000)))
     decoded: list[bytes] = []
 
-    def counted(text: bytes) -> Any:
+    def counted(text: bytes) -> object:
         decoded.append(text)
         return decode_line(text)
 

@@ -32,6 +32,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "trace": Entry("trace:trace", "Draw one trace as a tree with times."),
     "doctor": Entry("doctor:doctor", "Say what is covered, what is not, and how to fix it."),
     "config": Entry("config:config", "Show the settings in force and where they come from."),
+    "stack": Entry("stack:stack", "Start and stop the bundled Collector, Prometheus, Jaeger and Grafana."),
     "simulate": Entry("simulate:simulate", "Serve a simulated provider on this machine."),
     "paths": Entry("config:paths", "List every file that underlay reads or writes."),
     "completion": Entry("config:completion", "Print the completion script of a shell."),

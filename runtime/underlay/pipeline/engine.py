@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from underlay.core.cache import Entry
-    from underlay.pipeline.reader import Reader
     from underlay.pipeline.recognise import Asked
     from underlay.providers.dialect import Outcome
     from underlay.providers.recognise import Recogniser
@@ -43,6 +42,14 @@ class Clock(Protocol):
         ...
 
 
+class Droppable(Protocol):
+    """A reader that the garbage collector took."""
+
+    def drop(self, now: float) -> None:
+        """Close its books as of `now`."""
+        ...
+
+
 class State:
     """The state of one process: locks, circuits, store, memo, and the readers that were garbage-collected.
 
@@ -61,7 +68,7 @@ class State:
         self.circuits = Circuits(policy, watch.event)
         self.store = store if store is not None else MemoryStore(cache.maxsize, cache.max_bytes)
         self.memo = Memo()
-        self.dropped: deque[tuple[Reader, float]] = deque()
+        self.dropped: deque[tuple[Droppable, float]] = deque()
 
 
 class Engine:

@@ -45,8 +45,8 @@ class Prices:
     def cost(
         self, provider: str, models: tuple[str, str], usage: Usage | None, billing: Billing | None, at: float
     ) -> tuple[float | None, bool]:
-        """US dollars of an answer, at `at` (seconds since 1970), None when unknown, and whether a price was found for the first or else the
-        second model name."""
+        """US dollars of an answer, at `at` (seconds since 1970), None when unknown, and whether a price was
+        found for the first or else the second model name."""
         price = (self.resolve(provider, models[0]) if models[0] else None) or self.resolve(
             provider, models[1]
         )

@@ -159,7 +159,8 @@ class Reader:
                     self._call.chunk(ports.now())
                 return step.data
             if isinstance(step, Over):
-                return self._over(step)
+                self._over(step)
+                return None
             if waiter is not None:
                 await ports.wait(waiter)
             else:

@@ -274,7 +274,7 @@ class Settings:
     models: Mapping[str, ModelRoute] = field(
         default_factory=FrozenMap[ModelRoute],
         metadata=table(
-            "Routes of `runtime.call` for model names (* and ? as in file names); they go before the built-in "
+            "Routes of `runtime.call` for model names (* and ? as in file names), tried before the built-in "
             "rules.",
             Spec(Kind.TEXT, "Model name pattern."),
             ModelRoute,
