@@ -1,4 +1,5 @@
-"""Sets up an OpenTelemetry SDK for `underlay run`, when the program has none. Never raises, and writes nothing on stdout."""
+"""Sets up an OpenTelemetry SDK for `underlay run`, when the program has none. Never raises, and writes
+nothing on stdout."""
 
 from __future__ import annotations
 
@@ -17,8 +18,15 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
 from underlay_instrumentation import destinations
-from underlay_instrumentation.delivery import CountedLogs, CountedMetrics, CountedSpans, Tally, fold_exporter_logs
+from underlay_instrumentation.delivery import (
+    CountedLogs,
+    CountedMetrics,
+    CountedSpans,
+    Tally,
+    fold_exporter_logs,
+)
 from underlay_instrumentation.faults import fault
 from underlay_instrumentation.file_exporters import FileLogExporter, FileMetricExporter, FileSpanExporter
 from underlay_instrumentation.http_spans import instrument_http_clients
@@ -36,7 +44,8 @@ __all__ = ["Shutdown", "configure", "destination", "service_name"]
 
 _TRUE: Final = "true"
 _FILE_DELAY_MS: Final = 1000
-"""How long spans wait before they are written to the local file: `underlay traces` is often run beside the program."""
+"""How long spans wait before they are written to the local file: `underlay traces` is often run beside the
+program."""
 
 _HTTP_EXPORTERS: Final[Mapping[Signal, tuple[str, str]]] = {
     "traces": ("trace_exporter", "OTLPSpanExporter"),
@@ -58,7 +67,8 @@ _COUNTED: Final[Mapping[Signal, Callable[[Any, Tally], Any]]] = {
 def configure(settings: Settings) -> Shutdown:
     """Set up providers for all signals unless some are set already or `OTEL_SDK_DISABLED` is true.
 
-    The result flushes and stops them; it is installed at exit and on SIGTERM already, and says where telemetry goes.
+    The result flushes and stops them; it is installed at exit and on SIGTERM already, and says where
+    telemetry goes.
     """
     try:
         return _configure(settings)
@@ -80,7 +90,8 @@ def destination(settings: Settings) -> str:
 
 
 def service_name(argv: list[str]) -> str:
-    """A name for the program, from the command line of its interpreter: the module of `-m`, else the script's name."""
+    """A name for the program, from the command line of its interpreter: the module of `-m`, else the script's
+    name."""
     arguments = argv[1:]
     for position, argument in enumerate(arguments):
         if argument == "-m" and position + 1 < len(arguments):
@@ -100,7 +111,7 @@ def _why_not() -> str:
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == _TRUE:
         return "nowhere: OTEL_SDK_DISABLED is true"
     providers = (trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider())
-    return "where the program sends it: it has its own OpenTelemetry SDK" if any(map(configured, providers)) else ""
+    return "as the program's own OpenTelemetry SDK does" if any(map(configured, providers)) else ""
 
 
 def _configure(settings: Settings) -> Shutdown:
@@ -114,9 +125,7 @@ def _configure(settings: Settings) -> Shutdown:
     told = destinations.describe(targets, telemetry.directory)
     if not any(targets.values()):
         return inert(told)
-    file = LocalFile(
-        telemetry.directory, max_bytes=telemetry.file_max_bytes, keep=telemetry.file_keep
-    )
+    file = LocalFile(telemetry.directory, max_bytes=telemetry.file_max_bytes, keep=telemetry.file_keep)
     tally = Tally(_collector(targets))
     fold_exporter_logs()
     resource = _resource()
@@ -135,7 +144,7 @@ def _configure_by_file(telemetry: TelemetrySettings) -> Shutdown:
     """Leave everything to the declarative file, and add the flush at the end."""
     from opentelemetry.distro import OpenTelemetryConfigurator
 
-    configurator: Any = OpenTelemetryConfigurator()
+    configurator = cast("Any", OpenTelemetryConfigurator)()
     configurator.configure()
     instrument_http_clients()
     providers: tuple[Any, ...] = (
@@ -179,7 +188,8 @@ def _resource() -> Resource:
 def _exporters(
     signal: Signal, targets: tuple[Target, ...], file: LocalFile, tally: Tally
 ) -> list[tuple[Any, bool]]:
-    """The exporters of a signal, and whether each writes to the local file. One that cannot be made is told and left out."""
+    """The exporters of a signal, and whether each writes to the local file. One that cannot be made is told
+    and left out."""
     made: list[tuple[Any, bool]] = []
     for target in targets:
         try:
@@ -257,6 +267,8 @@ def _start_logs(
     return _stoppable(provider)
 
 
-_START: Final[
-    Mapping[Signal, Callable[[Resource, list[tuple[Any, bool]], TelemetrySettings], Stoppable]]
-] = {"traces": _start_traces, "metrics": _start_metrics, "logs": _start_logs}
+_START: Final[Mapping[Signal, Callable[[Resource, list[tuple[Any, bool]], TelemetrySettings], Stoppable]]] = {
+    "traces": _start_traces,
+    "metrics": _start_metrics,
+    "logs": _start_logs,
+}

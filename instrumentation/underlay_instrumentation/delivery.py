@@ -1,4 +1,5 @@
-"""Counts what exporters could not deliver, so that a dead Collector is told in one line at the end and not in many on the way."""
+"""Counts what exporters could not deliver, so that a dead Collector is told in one line at the end and not in
+many on the way."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
 from underlay_instrumentation.file_exporters import points_of
 
 if TYPE_CHECKING:
@@ -48,7 +50,8 @@ class Tally:
             self._pending[kind] = self._pending.get(kind, 0) + count
 
     def ended(self, kind: str, count: int, *, delivered: bool) -> None:
-        """The exporter is done with them. Points of a metric come again with the next collection, so only the last loss of them counts."""
+        """The exporter is done with them. Points of a metric come again with the next collection, so only the
+        last loss of them counts."""
         with self._lock:
             self._pending[kind] -= count
             before = 0 if kind == "metric points" else self._lost.get(kind, 0)
@@ -58,7 +61,8 @@ class Tally:
                 self._lost.pop(kind, None)
 
     def line(self) -> str:
-        """What was lost, in one line; "" when nothing was. What an exporter still holds counts as lost: the process is ending."""
+        """What was lost, in one line; "" when nothing was. What an exporter still holds counts as lost: the
+        process is ending."""
         with self._lock:
             kinds = dict.fromkeys((*self._lost, *self._pending))
             # The last collection at exit replaces an earlier lost one.
@@ -68,7 +72,9 @@ class Tally:
                 else self._lost.get(kind, 0) + self._pending.get(kind, 0)
                 for kind in kinds
             }
-        told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        told = ", ".join(
+            f"{count} {kind if count > 1 else kind[:-1]}" for kind, count in counts.items() if count
+        )
         return f"underlay: {self.where} did not take {told}" if told else ""
 
 
@@ -133,12 +139,14 @@ class CountedLogs(LogRecordExporter):
     """Counts around a log exporter."""
 
     def __init__(self, inner: LogRecordExporter, tally: Tally) -> None:
-        self._inner, self._tally = inner, tally
+        # Its `shutdown` has no annotations.
+        self._inner: Any = inner
+        self._tally = tally
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
         """Export, and count."""
         self._tally.began("log records", len(batch))
-        result = LogRecordExportResult.FAILURE
+        result: LogRecordExportResult = LogRecordExportResult.FAILURE
         try:
             result = self._inner.export(batch)
         finally:
@@ -155,7 +163,8 @@ class CountedLogs(LogRecordExporter):
 
 
 def fold_exporter_logs() -> None:
-    """Silence what OTLP exporters log about each failed batch: the line at the end says it once. `UNDERLAY_DEBUG` keeps it."""
+    """Silence what OTLP exporters log about each failed batch: the line at the end says it once.
+    `UNDERLAY_DEBUG` keeps it."""
     if os.environ.get("UNDERLAY_DEBUG", "").strip().lower() not in ("", "0", "false", "no", "off"):
         return
     for name in _EXPORTER_LOGGERS:

@@ -1,6 +1,8 @@
-"""Events as span attributes. Each function returns two groups: ours (`underlay.*`), and those of the GenAI conventions.
+"""Events as span attributes. Each function returns two groups: ours (`underlay.*`), and those of the GenAI
+conventions.
 
-Only a span of ours takes both; on the span of another instrumentation the conventions' attributes are its own business.
+Only a span of ours takes both; on the span of another instrumentation the conventions' attributes are its own
+business.
 """
 
 from __future__ import annotations
@@ -115,7 +117,8 @@ def ended(event: CallEnded, *, stream: bool) -> tuple[Attributes, Attributes]:
 
 
 def error_of(event: CallEnded) -> str:
-    """The call's `error.type`, or "" when it did not fail: a reader that left is no error, unless the status was one."""
+    """The call's `error.type`, or "" when it did not fail: a reader that left is no error, unless the status
+    was one."""
     if event.ending in _ABANDONED and (event.status is None or event.status < _HTTP_ERROR):
         return ""
     return event.error_type

@@ -1,7 +1,7 @@
 """Where `underlay run` sends telemetry, decided from the environment: data in, data out.
 
-For each signal, in order: `OTEL_<SIGNAL>_EXPORTER` where set; the endpoint of the usual variables where set; a Collector that
-listens on this machine; the local file.
+For each signal, in order: `OTEL_<SIGNAL>_EXPORTER` where set; the endpoint of the usual variables where set;
+a Collector that listens on this machine; the local file.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ _PROBE_SECONDS: Final = 0.04
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One exporter of one signal. `name` is an exporter's name of OpenTelemetry (`otlp`, `console`, ...), or `file` for ours.
+    """One exporter of one signal. `name` is an exporter's name of OpenTelemetry (`otlp`, `console`, ...), or
+    `file` for ours.
 
-    `protocol` and `endpoint` (host and port, never a path or credentials) belong to `otlp`. `found` marks the Collector that was
-    found listening, as against one that the environment names.
+    `protocol` and `endpoint` (host and port, never a path or credentials) belong to `otlp`. `found` marks the
+    Collector that was found listening, as against one that the environment names.
     """
 
     name: str
@@ -87,9 +88,7 @@ def _named(name: str, signal: Signal, environ: Mapping[str, str]) -> Target:
     return Target(name)
 
 
-def _otlp(
-    signal: Signal, environ: Mapping[str, str], *, protocol: str = "", found: bool = False
-) -> Target:
+def _otlp(signal: Signal, environ: Mapping[str, str], *, protocol: str = "", found: bool = False) -> Target:
     protocol = protocol or _protocol(signal, environ)
     endpoint = _endpoint(signal, environ)
     shown = _host_and_port(endpoint) if endpoint else f"{_LOCAL}:{_PORTS[protocol]}"
@@ -103,7 +102,8 @@ def _endpoint(signal: Signal, environ: Mapping[str, str]) -> str:
 
 
 def _protocol(signal: Signal, environ: Mapping[str, str]) -> str:
-    """`grpc` where the environment asks for it; else the specification's default, which needs no binary package."""
+    """`grpc` where the environment asks for it; else the specification's default, which needs no binary
+    package."""
     asked = environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL") or environ.get(
         "OTEL_EXPORTER_OTLP_PROTOCOL", ""
     )

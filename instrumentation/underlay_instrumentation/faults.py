@@ -1,4 +1,5 @@
-"""Faults of this package: told once per kind, then only in the debug log. Telemetry never raises into a call."""
+"""Faults of this package: told once per kind, then only in the debug log. Telemetry never raises into a
+call."""
 
 from __future__ import annotations
 

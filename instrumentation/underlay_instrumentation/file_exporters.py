@@ -1,4 +1,5 @@
-"""Exporters that write spans, metrics and log records to the local file, in the official OTLP-JSON encoding."""
+"""Exporters that write spans, metrics and log records to the local file, in the official OTLP-JSON
+encoding."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk._logs import ReadableLogRecord
     from opentelemetry.sdk.trace import ReadableSpan
+
     from underlay_instrumentation.local_file import LocalFile
 
 __all__ = ["FileLogExporter", "FileMetricExporter", "FileSpanExporter"]
@@ -39,7 +41,7 @@ class FileSpanExporter(SpanExporter):
     def shutdown(self) -> None:
         """Nothing: the file is shared, and closed by who made it."""
 
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - the interface's name
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Every line is written as it comes."""
         return True
 
@@ -60,7 +62,7 @@ class FileMetricExporter(MetricExporter):
     def export(
         self,
         metrics_data: MetricsData,
-        timeout_millis: float = 10_000,  # noqa: ARG002 - the interface's name
+        timeout_millis: float = 10_000,
         **_kwargs: Any,
     ) -> MetricExportResult:
         """Write one line, or none when there is nothing to tell."""
@@ -73,7 +75,7 @@ class FileMetricExporter(MetricExporter):
     def shutdown(self, timeout_millis: float = 30_000, **_kwargs: Any) -> None:
         """Nothing, as above."""
 
-    def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Every line is written as it comes."""
         return True
 
@@ -92,7 +94,7 @@ class FileLogExporter(LogRecordExporter):
     def shutdown(self) -> None:
         """Nothing, as above."""
 
-    def force_flush(self, timeout_millis: int = 10_000) -> bool:  # noqa: ARG002
+    def force_flush(self, timeout_millis: int = 10_000) -> bool:
         """Every line is written as it comes."""
         return True
 

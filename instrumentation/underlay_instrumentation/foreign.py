@@ -1,4 +1,5 @@
-"""What other instrumentations leave in the context: suppression, util-genai's call data, spans that are GenAI calls already.
+"""What other instrumentations leave in the context: suppression, util-genai's call data, spans that are GenAI
+calls already.
 
 Names in this file belong to others, which is why they are not in the vocabulary.
 """
@@ -9,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Protocol, cast
 
 from opentelemetry import context as context_api
+
 from underlay.telemetry import attributes as a
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ _WRAPPERS = frozenset(
 
 
 class OuterCall(Protocol):
-    """util-genai's record of the call that is in context: what is put here appears on its span and its metric points."""
+    """util-genai's record of the call that is in context: what is put here appears on its span and its metric
+    points."""
 
     attributes: MutableMapping[str, object]
     metric_attributes: MutableMapping[str, object]
@@ -49,7 +52,8 @@ def suppressed(context: Context) -> bool:
 
 
 class _UtilGenai:
-    """The context keys of util-genai, found once, without importing it: unless the app did, no call of it can be in context."""
+    """The context keys of util-genai, found once, without importing it: unless the app did, no call of it can
+    be in context."""
 
     def __init__(self) -> None:
         self._keys: tuple[str, str] | None = None
@@ -68,7 +72,8 @@ _util_genai = _UtilGenai()
 
 
 def outer_call(context: Context, operation: str) -> OuterCall | None:
-    """Return the util-genai call of the same kind that is in `context`, if it has the shape that can be enriched."""
+    """Return the util-genai call of the same kind that is in `context`, if it has the shape that can be
+    enriched."""
     keys = _util_genai.keys()
     if keys is None:
         return None

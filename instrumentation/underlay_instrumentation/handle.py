@@ -1,8 +1,8 @@
-"""Handles: one call's events as a span, links and histogram points.
+"""A handle: the events of one call as attributes, links and histogram points, in one order for every kind of
+call.
 
-Three kinds of call share the sequence and differ in whose span it is: `OwnCall` has a span of its own; `NativeCall` writes on
-the span of an instrumentation that is current; `EnrichedCall` gives its attributes to util-genai, which records the
-`gen_ai.client.*` points itself. Nothing here is attached to the context except inside `attempt()`.
+What differs between the kinds is in `calls`. Nothing here is attached to the context except inside
+`attempt()`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as context_api
 from opentelemetry.trace import (
-    INVALID_SPAN,
     Link,
     SpanKind,
-    StatusCode,
     get_current_span,
-    set_span_in_context,
 )
+
 from underlay.telemetry import attributes as a
 from underlay.telemetry import events, spans
-from underlay.telemetry.attributes import CacheResult, Ending, TokenType
+from underlay.telemetry.attributes import CacheResult, TokenType
 from underlay_instrumentation import describe, origin
 from underlay_instrumentation.faults import fault
 
@@ -32,16 +30,20 @@ if TYPE_CHECKING:
     from contextvars import Token
 
     from opentelemetry.context import Context
-    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.trace import Tracer
+
     from underlay.telemetry.events import AttemptEnded, CacheLooked, CallEnded, CallEvent, CircuitRefused
-    from underlay_instrumentation.foreign import OuterCall
     from underlay_instrumentation.series import Series
     from underlay_instrumentation.sink import Points
 
-__all__ = ["INERT", "CallHandle", "EnrichedCall", "InertHandle", "NativeCall", "OwnCall"]
+__all__ = ["GENERATED", "INERT", "NOTHING", "Attached", "CallHandle", "InertHandle"]
 
-_NOTHING: AbstractContextManager[object] = nullcontext()
-_GENERATED = {a.LINK_ROLE.key: "generated"}
+NOTHING: AbstractContextManager[object] = nullcontext()
+"""Shared by every attempt that attaches nothing."""
+
+GENERATED = {a.LINK_ROLE.key: "generated"}
+"""Attributes of the link from a hit to the span that generated the answer."""
+
 _RUNTIME = getattr(context_api, "_RUNTIME_CONTEXT", None)
 
 
@@ -52,7 +54,7 @@ class InertHandle:
 
     def attempt(self) -> AbstractContextManager[object]:
         """Nothing."""
-        return _NOTHING
+        return NOTHING
 
     def origin(self) -> bytes:
         """Nothing to link to."""
@@ -69,8 +71,9 @@ class InertHandle:
 INERT = InertHandle()
 
 
-class _Attached:
-    """Makes a context current for the length of a `with`. Leaving it in another context, as a garbage-collected coroutine does, is silent."""
+class Attached:
+    """Makes a context current for the length of a `with`. Leaving it in another context, as a
+    garbage-collected coroutine does, is silent."""
 
     __slots__ = ("_context", "_token")
 
@@ -91,7 +94,8 @@ class _Attached:
         try:
             _RUNTIME.detach(token)
         except (ValueError, RuntimeError):
-            # The token belongs to a context that is gone: there is nothing to restore, and `detach` would log an error.
+            # The token belongs to a context that is gone: there is nothing to restore, and `detach` would log
+            # an error.
             return
 
 
@@ -129,7 +133,7 @@ class CallHandle:
 
     def attempt(self) -> AbstractContextManager[object]:
         """Nothing to attach: the span that the HTTP span belongs under is current already."""
-        return _NOTHING
+        return NOTHING
 
     def origin(self) -> bytes:
         """The span that tells this call's story, as 25 bytes."""
@@ -154,7 +158,8 @@ class CallHandle:
         raise NotImplementedError
 
     def _on_hit(self, event: CacheLooked, ours: describe.Attributes) -> None:
-        """A hit under another instrumentation's span is a small span of its own, linked to what generated the answer."""
+        """A hit under another instrumentation's span is a small span of its own, linked to what generated the
+        answer."""
         if self._tracer is None:
             return
         generated = origin.unpack(event.origin)
@@ -163,7 +168,7 @@ class CallHandle:
             context=self._context,
             kind=SpanKind.INTERNAL,
             attributes=ours,  # type: ignore[arg-type]  # values of the vocabulary's types
-            links=[Link(generated, _GENERATED)] if generated else None,
+            links=[Link(generated, GENERATED)] if generated else None,
             start_time=self._started_ns,
         )
         span.end()
@@ -217,122 +222,6 @@ class CallHandle:
                     points.output_chunk.record(event.chunk_interval, labels, context)
         if self._saved is not None and event.result is CacheResult.HIT:
             points.time_saved.record(max(0.0, self._saved - event.duration), self._series.model, context)
-
-
-class OwnCall(CallHandle):
-    """A call with a span of its own: the GenAI CLIENT span."""
-
-    __slots__ = ("_span",)
-
-    def __init__(
-        self,
-        points: Points,
-        tracer: Tracer | None,
-        series: Series,
-        context: Context,
-        started: events.CallStarted,
-    ) -> None:
-        super().__init__(points, tracer, series, context, stream=started.stream)
-        if tracer is None:
-            self._span: Span = INVALID_SPAN
-            return
-        attributes: dict[str, Any] = series.attributes  # type: ignore[assignment]
-        if started.stream or started.parameters:
-            attributes = {**attributes, **started.parameters}
-            if started.stream:
-                attributes[a.REQUEST_STREAM.key] = True
-        self._span = tracer.start_span(
-            series.name,
-            context=context,
-            kind=SpanKind.CLIENT,
-            attributes=attributes,
-            start_time=self._started_ns,
-        )
-        self._context = set_span_in_context(self._span, context)
-
-    def attempt(self) -> AbstractContextManager[object]:
-        """Make the call's span current."""
-        return _NOTHING if self._span is INVALID_SPAN else _Attached(self._context)
-
-    def origin(self) -> bytes:
-        """The call's own span, as 25 bytes."""
-        return origin.pack(self._span.get_span_context())
-
-    def trace_id(self) -> str:
-        """The trace of the call's own span."""
-        return origin.trace_id(self._span.get_span_context())
-
-    def _put(self, ours: describe.Attributes, theirs: describe.Attributes | None = None) -> None:
-        if self._span.is_recording():
-            if theirs:
-                ours.update(theirs)
-            self._span.set_attributes(ours)  # type: ignore[arg-type]
-
-    def _on_hit(self, event: CacheLooked, ours: describe.Attributes) -> None:  # noqa: ARG002 - the span has them
-        generated = origin.unpack(event.origin)
-        if generated is not None and self._span.is_recording():
-            self._span.add_link(generated, _GENERATED)
-
-    def _finish(self, event: CallEnded) -> None:
-        if self._span.is_recording() and describe.error_of(event):
-            self._span.set_status(StatusCode.ERROR)
-        if event.ending is Ending.DROPPED:
-            # Told late, by the garbage collector: the duration says when it was.
-            self._span.end(self._started_ns + int(event.duration * 1e9))
-        else:
-            self._span.end()
-
-
-class NativeCall(CallHandle):
-    """A call under a GenAI span of another instrumentation: our attributes go there, the points are ours."""
-
-    __slots__ = ("_span",)
-
-    def __init__(
-        self,
-        points: Points,
-        tracer: Tracer | None,
-        series: Series,
-        context: Context,
-        span: Span,
-        *,
-        stream: bool,
-    ) -> None:
-        super().__init__(points, tracer, series, context, stream=stream)
-        self._span = span
-
-    def _put(self, ours: describe.Attributes, theirs: describe.Attributes | None = None) -> None:  # noqa: ARG002
-        if self._span.is_recording():
-            self._span.set_attributes(ours)  # type: ignore[arg-type]
-
-
-class EnrichedCall(CallHandle):
-    """A call under util-genai's: it puts our attributes on its span and our labels on its points."""
-
-    __slots__ = ("_outer",)
-
-    _counts = False
-
-    def __init__(
-        self,
-        points: Points,
-        tracer: Tracer | None,
-        series: Series,
-        context: Context,
-        outer: OuterCall,
-        *,
-        stream: bool,
-    ) -> None:
-        super().__init__(points, tracer, series, context, stream=stream)
-        self._outer = outer
-
-    def _put(self, ours: describe.Attributes, theirs: describe.Attributes | None = None) -> None:  # noqa: ARG002
-        self._outer.attributes.update(ours)
-        labels = self._outer.metric_attributes
-        if a.CACHE_RESULT.key in ours:
-            labels[a.CACHE_RESULT.key] = ours[a.CACHE_RESULT.key]
-        # Its points may be recorded before our last event, so the usual value stands from the first.
-        labels[a.BATCH_MODE.key] = ours.get(a.BATCH_MODE.key) or labels.get(a.BATCH_MODE.key) or "alone"
 
 
 _STEPS: dict[type, Callable[[CallHandle, Any], None]] = {

@@ -1,4 +1,5 @@
-"""The HTTP span of each attempt: OpenTelemetry's own instrumentation of httpx and httpx2, when the program imports one of them."""
+"""The HTTP span of each attempt: OpenTelemetry's own instrumentation of httpx and httpx2, when the program
+imports one of them."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ _INSTRUMENTORS: Final = {"httpx": "HTTPXClientInstrumentor", "httpx2": "HTTPX2Cl
 def instrument_http_clients() -> None:
     """Instrument the installed families as they are imported: a program that uses neither pays for neither.
 
-    `OTEL_PYTHON_DISABLED_INSTRUMENTATIONS` is honoured; the generation of the HTTP names stays what the user set.
+    `OTEL_PYTHON_DISABLED_INSTRUMENTATIONS` is honoured; the generation of the HTTP names stays what the user
+    set.
     """
     disabled = {
         name.strip() for name in os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")

@@ -1,11 +1,13 @@
-"""Auto-instrumentation: what `opentelemetry-instrument` loads. Nothing here raises, because one exception ends all instrumentation."""
+"""Auto-instrumentation: what `opentelemetry-instrument` loads. Nothing here raises, because one exception
+ends all instrumentation."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
+
 from underlay_instrumentation.faults import fault
 
 if TYPE_CHECKING:
@@ -17,14 +19,14 @@ _NAME = "underlay"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 
 
-class UnderlayInstrumentor(BaseInstrumentor):
+class UnderlayInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # its module opts out of types
     """Puts underlay under every httpx and httpx2 client of the process, as `underlay.instrument()` does."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Nothing: either family of clients may be absent, and clients are found when they are imported."""
         return ()
 
-    def _instrument(self, **kwargs: Any) -> None:  # noqa: ARG002 - the options of other instrumentors are none of ours
+    def _instrument(self, **kwargs: Any) -> None:
         if _switched_off():
             return
         try:
@@ -34,7 +36,7 @@ class UnderlayInstrumentor(BaseInstrumentor):
         except Exception as error:  # noqa: BLE001 - the app runs without us
             fault("underlay.instrument()", error)
 
-    def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002
+    def _uninstrument(self, **kwargs: Any) -> None:
         try:
             import underlay
 
@@ -46,7 +48,8 @@ class UnderlayInstrumentor(BaseInstrumentor):
 def post_instrument() -> None:
     """Run after all instrumentors, whatever their order: instrument if that has not happened. Idempotent.
 
-    OpenTelemetry calls this even for instrumentations that `OTEL_PYTHON_DISABLED_INSTRUMENTATIONS` names, so it looks itself.
+    OpenTelemetry calls this even for instrumentations that `OTEL_PYTHON_DISABLED_INSTRUMENTATIONS` names, so
+    it looks itself.
     """
     try:
         disabled = os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "")

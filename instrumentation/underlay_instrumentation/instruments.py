@@ -1,12 +1,13 @@
-"""OpenTelemetry instruments, made from the vocabulary: a histogram, observable counter or gauge for every metric of the table.
+"""OpenTelemetry instruments, made from the vocabulary: a histogram, observable counter or gauge for every
+metric of the table.
 
-Counters and gauges are read from the runtime's statistics when a reader collects. OpenTelemetry cannot take an observable
-instrument back, so one `Instruments` serves a meter for the life of the process and reads whichever runtimes are there.
+Counters and gauges are read from the runtime's statistics when a reader collects. OpenTelemetry cannot take
+an observable instrument back, so one `Instruments` serves a meter for the life of the process and reads
+whichever runtimes are there.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import weakref
 from typing import TYPE_CHECKING, Protocol
@@ -14,23 +15,24 @@ from typing import TYPE_CHECKING, Protocol
 from opentelemetry.metrics import Observation
 
 from underlay.telemetry import metrics
+from underlay_instrumentation.faults import fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from opentelemetry.metrics import CallbackOptions, Histogram, Meter
+
     from underlay.telemetry.metrics import Generation, Metric
 
 __all__ = ["Instruments", "RuntimeView"]
-
-_log = logging.getLogger("underlay.instrumentation")
 
 
 class RuntimeView(Protocol):
     """What the instruments read of a runtime."""
 
     def collect(self, key: str, /) -> Iterable[tuple[tuple[str | int, ...], float]]:
-        """The current values of the metric with that key: label values in the order of `Metric.labels` ("" is absent), value."""
+        """The current values of the metric with that key: label values in the order of `Metric.labels` ("" is
+        absent), value."""
         ...
 
 
@@ -99,8 +101,8 @@ class Instruments:
                 for labels, value in view.collect(metric.key):
                     before = values.get(labels, 0)
                     values[labels] = max(before, value) if metric.unit == "1" else before + value
-            except Exception:  # noqa: BLE001 - statistics that fail must not stop the reader's other instruments
-                _log.debug("metric %s could not be read", metric.key, exc_info=True)
+            except Exception as error:  # noqa: BLE001 - the reader's other instruments go on
+                fault(f"reading the metric {metric.name}", error)
         keys = tuple(label.key for label in metric.labels)
         return [
             Observation(

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.context import get_current
 from opentelemetry.trace import INVALID_SPAN, Link, SpanKind, get_current_span, set_span_in_context
+
 from underlay.telemetry import attributes as a
 from underlay.telemetry import spans
 from underlay.telemetry.attributes import CircuitState
 from underlay.telemetry.events import CircuitChanged
 from underlay_instrumentation import describe, foreign, origin
+from underlay_instrumentation.calls import EnrichedCall, NativeCall, OwnCall
 from underlay_instrumentation.faults import fault
-from underlay_instrumentation.handle import INERT, EnrichedCall, NativeCall, OwnCall
+from underlay_instrumentation.handle import INERT
 from underlay_instrumentation.series import SeriesTable, model_labels
 from underlay_instrumentation.sink import Sink, fixed_sink, global_sink
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
+
     from underlay.telemetry.events import CallStarted, ProcessEvent
     from underlay.telemetry.listener import Handle
     from underlay.telemetry.metrics import Generation
@@ -44,7 +47,8 @@ _CAUSE = {a.LINK_ROLE.key: "cause"}
 
 
 class OpenTelemetryListener:
-    """Listens for one runtime. Without providers it uses the global ones, also when they are set after it was made."""
+    """Listens for one runtime. Without providers it uses the global ones, also when they are set after it was
+    made."""
 
     def __init__(
         self,
@@ -93,7 +97,8 @@ class OpenTelemetryListener:
         return OwnCall(sink.points, sink.tracer, series, context, started)
 
     def event(self, event: ProcessEvent) -> None:
-        """Tell a transition. Faults and unpriced models are counted by the statistics, whose counters are observed."""
+        """Tell a transition. Faults and unpriced models are counted by the statistics, whose counters are
+        observed."""
         if not isinstance(event, CircuitChanged):
             return
         if self._sink.tracer is None and not self._sink.refresh():

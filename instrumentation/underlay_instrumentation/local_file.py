@@ -1,8 +1,9 @@
 """The local telemetry file: OTLP-JSON lines, bounded, rotated, one file per process.
 
-Each line is one `ExportTraceServiceRequest`, `ExportMetricsServiceRequest` or `ExportLogsServiceRequest` in OTLP-JSON, which is
-what the Collector's `otlpjsonfile` receiver and otel-tui read. Files are named `telemetry-<UTC start>-<pid>.jsonl`, so their names sort by
-age; when one is full the process starts another. A process holds a lock on the file that it writes: what is not locked, nobody writes.
+Each line is one `ExportTraceServiceRequest`, `ExportMetricsServiceRequest` or `ExportLogsServiceRequest` in
+OTLP-JSON, which is what the Collector's `otlpjsonfile` receiver and otel-tui read. Files are named
+`telemetry-<UTC start>-<pid>.jsonl`, so their names sort by age; when one is full the process starts another.
+A process holds a lock on the file that it writes: what is not locked, nobody writes.
 
 Nothing here raises: what could not be written is counted, and said once on stderr.
 """
@@ -38,7 +39,8 @@ _IGNORE_ALL: Final = "# Made by underlay: local telemetry is not source.\n*\n"
 class LocalFile:
     """Appends lines to this process's file in `directory`; safe from several threads and after a fork.
 
-    `max_bytes` bounds one file, `keep` the closed files beside those that are being written, whoever wrote them.
+    `max_bytes` bounds one file, `keep` the closed files beside those that are being written, whoever wrote
+    them.
     """
 
     def __init__(
@@ -69,7 +71,8 @@ class LocalFile:
         return self._path
 
     def write(self, line: str, items: int = 1) -> bool:
-        """Append one line that carries `items` spans, points or records. False when it could not be written, which is counted."""
+        """Append one line that carries `items` spans, points or records. False when it could not be written,
+        which is counted."""
         data = line.encode() + b"\n"
         with self._lock:
             try:
@@ -100,7 +103,8 @@ class LocalFile:
         self._size = 0
 
     def _after_fork(self) -> None:
-        """In a fork child: its own file, a fresh lock, and the parent's file closed so that the parent's lock on it ends with the parent."""
+        """In a fork child: its own file, a fresh lock, and the parent's file closed so that the parent's lock
+        on it ends with the parent."""
         if self._fd is not None:
             with contextlib.suppress(OSError):
                 os.close(self._fd)
@@ -113,7 +117,8 @@ class LocalFile:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
         fd = os.open(path, flags, 0o600)
         if fcntl is not None:
-            # A file system without locks makes no file unwritable; its files then look unused to other processes.
+            # A file system without locks makes no file unwritable; its files then look unused to other
+            # processes.
             with contextlib.suppress(OSError):
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._fd, self._path, self._size = fd, path, 0
@@ -173,11 +178,12 @@ class LocalFile:
         self._told = True
         reason = error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            print(
-                f"underlay: telemetry cannot be written to {self.directory}: {reason}; the program goes on without it",
-                file=self._stderr or sys.stderr,
-                flush=True,
+            stream = self._stderr or sys.stderr
+            stream.write(
+                f"underlay: telemetry cannot be written to {self.directory}: {reason}; "
+                "the program goes on without it\n"
             )
+            stream.flush()
 
 
 class _TooLongError(Exception):

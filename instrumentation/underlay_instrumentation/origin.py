@@ -1,4 +1,5 @@
-"""An origin: 25 bytes that name one span (trace id, span id, trace flags), so that a later hit or transition can link to it."""
+"""An origin: 25 bytes that name one span (trace id, span id, trace flags), so that a later hit or transition
+can link to it."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def pack(context: SpanContext) -> bytes:
 
 
 def unpack(origin: bytes) -> SpanContext | None:
-    """Return the span context that `pack` wrote, or None for anything else: origins come back from stores that others share."""
+    """Return the span context that `pack` wrote, or None for anything else: origins come back from stores
+    that others share."""
     if len(origin) != SIZE:
         return None
     # The bytes may have been written by another process, which is what `is_remote` says.

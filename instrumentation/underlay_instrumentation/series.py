@@ -24,7 +24,8 @@ _SETS_MAX = 512
 
 
 class Names:
-    """A bounded set of names: the first `limit` keep their own, later ones become `OTHER`. Names come from callers, so a typo could mint them."""
+    """A bounded set of names: the first `limit` keep their own, later ones become `OTHER`. Names come from
+    callers, so a typo could mint them."""
 
     __slots__ = ("_known", "_limit")
 
@@ -44,7 +45,8 @@ class Names:
 
 
 class Series:
-    """What the calls of one (provider, operation, model, address, port) share: span name, first attributes, label sets."""
+    """What the calls of one (provider, operation, model, address, port) share: span name, first attributes,
+    label sets."""
 
     __slots__ = ("_base", "_call_sets", "_errors", "_models", "_token_sets", "attributes", "model", "name")
 
@@ -67,7 +69,8 @@ class Series:
         self._token_sets: dict[tuple[str, TokenType], Labels] = {}
 
     def call(self, response_model: str, result: CacheResult, mode: BatchMode, error: str = "") -> Labels:
-        """Labels of the duration and chunk histograms; without `error` they are those of the chunk histograms."""
+        """Labels of the duration and chunk histograms; without `error` they are those of the chunk
+        histograms."""
         key = (response_model, result, mode, error)
         labels = self._call_sets.get(key)
         if labels is None:
@@ -102,7 +105,8 @@ class Series:
 
 
 class SeriesTable:
-    """All series of one listener, bounded: beyond the bound a series is made anew for each call, its labels already say `OTHER`."""
+    """All series of one listener, bounded: beyond the bound a series is made anew for each call, its labels
+    already say `OTHER`."""
 
     __slots__ = ("_errors", "_series", "models")
 

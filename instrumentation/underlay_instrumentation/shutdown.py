@@ -1,7 +1,7 @@
 """Sends what is left when the process ends, within a bound: at exit, on SIGTERM, in fork children.
 
-A thread per provider waits for the moment. It is made at the start because Python refuses to start threads while it is ending
-(since 3.12), and because only a thread can be waited for with a bound.
+A thread per provider waits for the moment. It is made at the start because Python refuses to start threads
+while it is ending (since 3.12), and because only a thread can be waited for with a bound.
 """
 
 from __future__ import annotations
@@ -63,9 +63,11 @@ class _Worker:
 
 
 class Shutdown:
-    """Flushes and stops the providers that `configure` made, within `timeout` seconds; calling it again does nothing.
+    """Flushes and stops the providers that `configure` made, within `timeout` seconds; calling it again does
+    nothing.
 
-    `destination` says in one line where telemetry goes. `providers` empty: nothing was configured, and there is nothing to do.
+    `destination` says in one line where telemetry goes. `providers` empty: nothing was configured, and there
+    is nothing to do.
     """
 
     def __init__(
@@ -116,7 +118,8 @@ class Shutdown:
     def _run(self, works: Sequence[Callable[[], object]]) -> bool:
         deadline = time.monotonic() + self._timeout
         events = [worker.order(work) for worker, work in zip(self._workers, works, strict=True)]
-        return all([event.wait(max(0.0, deadline - time.monotonic())) for event in events])
+        # Every provider has had its order by now, so a slow one takes nothing from the others.
+        return all(event.wait(max(0.0, deadline - time.monotonic())) for event in events)
 
     def _after_fork(self) -> None:
         self._called = False
@@ -135,7 +138,8 @@ def _finalize_in_child(shutdown: Shutdown) -> None:
 
 
 def _on_sigterm(shutdown: Shutdown) -> None:
-    """Flush on SIGTERM, then do what would have been done without us. An app that sets its own handler later replaces this one."""
+    """Flush on SIGTERM, then do what would have been done without us. An app that sets its own handler later
+    replaces this one."""
     if threading.current_thread() is not threading.main_thread():
         return
     previous = signal.getsignal(signal.SIGTERM)
@@ -148,7 +152,8 @@ def _on_sigterm(shutdown: Shutdown) -> None:
             shutdown.flush()
             previous(number, frame)
         elif os.getpid() == _INIT_PROCESS:
-            # The kernel ignores the default action for process 1: the program goes on, and so does its telemetry.
+            # The kernel ignores the default action for process 1: the program goes on, and so does its
+            # telemetry.
             shutdown.flush()
         else:
             shutdown()
@@ -166,4 +171,5 @@ def inert(reason: str) -> Shutdown:
 
 def _say(line: str) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(line, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()

@@ -1,7 +1,8 @@
 """Where telemetry goes: the tracer, the logger and the histograms, and whether anybody receives them.
 
-`instrument()` may run before an SDK is configured. OpenTelemetry's own proxies turn real later for metrics and logs; for spans
-the question is asked at the start of each call, by two look-ups, until there is a provider.
+`instrument()` may run before an SDK is configured. OpenTelemetry's own proxies turn real later for metrics
+and logs; for spans the question is asked at the start of each call, by two look-ups, until there is a
+provider.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from opentelemetry import _logs, metrics, trace
+
 from underlay import _version
 from underlay.telemetry import metrics as m
 from underlay_instrumentation.instruments import Instruments
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry._logs import Logger, LoggerProvider
     from opentelemetry.metrics import Histogram, MeterProvider
     from opentelemetry.trace import Tracer, TracerProvider
+
     from underlay.telemetry.metrics import Generation
 
 __all__ = ["SCHEMA_URL", "SCOPE", "Points", "Sink", "configured", "fixed_sink", "global_sink"]
@@ -31,7 +34,8 @@ SCHEMA_URL: dict[Generation, str] = {
     "released": "https://opentelemetry.io/schemas/1.37.0",
     "upcoming": "https://opentelemetry.io/schemas/gen-ai-dev/1.42.0-dev",
 }
-"""Schema of the names by generation; `released` is what opentelemetry-util-genai 1.3 states for the same names."""
+"""Schema of the names by generation; `released` is what opentelemetry-util-genai 1.3 states for the same
+names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,8 @@ class Sink:
 
 
 def configured(part: object) -> bool:
-    """Whether a provider, tracer or meter does anything. Whatever the API package itself defines is a proxy or a no-op."""
+    """Whether a provider, tracer or meter does anything. Whatever the API package itself defines is a proxy
+    or a no-op."""
     return not type(part).__module__.startswith(
         ("opentelemetry.trace", "opentelemetry.metrics", "opentelemetry._logs")
     )
@@ -123,8 +128,9 @@ _instruments: Instruments | None = None
 
 
 def global_sink(generation: Generation) -> Sink:
-    """A sink on the global providers as they are, or as they will be. All such sinks of a process share their instruments."""
-    global _instruments  # noqa: PLW0603 - OpenTelemetry's meter is global, and an instrument cannot be made twice
+    """A sink on the global providers as they are, or as they will be. All such sinks of a process share their
+    instruments."""
+    global _instruments
     schema = SCHEMA_URL[generation]
     if _instruments is None:
         _instruments = Instruments(metrics.get_meter(SCOPE, VERSION, schema_url=schema))

@@ -8,6 +8,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from underlay.errors import (
@@ -63,6 +64,7 @@ class Library:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._lock = Lock()
         self._client: httpx.Client | None = None
         self._async_clients: dict[object, httpx.AsyncClient] = {}
 
@@ -156,16 +158,36 @@ class Library:
             "POST", url, headers=target.headers(credential), content=body, extensions={"timeout": _limits()}
         )
 
+    def close(self) -> None:
+        """Close the connections of synchronous calls. A later call opens new ones."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    async def aclose(self) -> None:
+        """Close the connections of this loop's calls."""
+        with self._lock:
+            client = self._async_clients.pop(current_home().identity, None)
+        if client is not None:
+            await client.aclose()
+
     def _sync(self) -> httpx.Client:
-        if self._client is None:
-            import httpx
+        if self._client is not None:
+            return self._client
+        import httpx
 
-            from underlay.transports.httpx_sync import UnderlayTransport
+        from underlay.transports.httpx_sync import UnderlayTransport
 
-            self._client = httpx.Client(
-                transport=UnderlayTransport(httpx.HTTPTransport(), self._engine), timeout=_TIMEOUT
-            )
-        return self._client
+        made = httpx.Client(
+            transport=UnderlayTransport(httpx.HTTPTransport(), self._engine), timeout=_TIMEOUT
+        )
+        with self._lock:
+            # Another thread may have been first: one client stays, and an unused one holds no connection.
+            client = self._client = self._client or made
+        if client is not made:
+            made.close()
+        return client
 
     def _async(self) -> httpx.AsyncClient:
         import httpx
@@ -173,13 +195,15 @@ class Library:
         from underlay.transports.httpx_async import UnderlayTransport
 
         home = current_home().identity
-        client = self._async_clients.get(home)
-        if client is None:
-            # A client's connections belong to its loop; loops that are gone are forgotten with theirs.
-            self._async_clients = {loop: old for loop, old in self._async_clients.items() if not _gone(loop)}
-            transport = UnderlayTransport(httpx.AsyncHTTPTransport(), self._engine)
-            client = self._async_clients[home] = httpx.AsyncClient(transport=transport, timeout=_TIMEOUT)
-        return client
+        with self._lock:
+            client = self._async_clients.get(home)
+            if client is None:
+                # A client's connections belong to its loop; loops that are gone are forgotten with theirs.
+                alive = {loop: old for loop, old in self._async_clients.items() if not _gone(loop)}
+                transport = UnderlayTransport(httpx.AsyncHTTPTransport(), self._engine)
+                client = alive[home] = httpx.AsyncClient(transport=transport, timeout=_TIMEOUT)
+                self._async_clients = alive
+            return client
 
 
 def _gone(loop: object) -> bool:

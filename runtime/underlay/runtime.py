@@ -34,21 +34,23 @@ if TYPE_CHECKING:
     from underlay.stores.memory import MemoryStore
     from underlay.telemetry.listener import Listener
 
-__all__ = ["Answer", "CacheView", "CircuitHandle", "Runtime"]
+__all__ = ["Answer", "CacheView", "CircuitHandle", "Runtime", "SystemClock"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class _SystemClock:
+class SystemClock:
     """The machine's clocks."""
 
     @staticmethod
     def now() -> float:
+        """Seconds, monotonic."""
         return time.monotonic()
 
     @staticmethod
     def wall() -> float:
+        """Seconds since 1970, UTC."""
         return time.time()
 
 
@@ -117,7 +119,7 @@ class Runtime:
         recogniser = Recogniser(self.settings.hosts, os.environ, unknown=self.settings.recognise == "any")
         self.engine = Engine(
             self.settings,
-            clock or _SystemClock(),
+            clock or SystemClock(),
             recogniser,
             (self._statistics, *listeners, Receipts()),
             store,
@@ -126,6 +128,8 @@ class Runtime:
         self.call = self._library.call
         self.acall = self._library.acall
         self.protect = self._library.protect
+        self.close = self._library.close
+        self.aclose = self._library.aclose
 
     def listen(self, listener: Listener) -> None:
         """Add a listener. It is told of calls that begin from now on."""
