@@ -1,0 +1,386 @@
+"""Calls with a span of their own: the whole telemetry of each scenario, from hand-made events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import logging
+import threading
+from typing import Any
+
+import pytest
+from opentelemetry import context as context_api
+from opentelemetry import trace
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from otel_scenarios import (
+    ANSWER,
+    ANSWERED_LABELS,
+    CALL_LABELS,
+    HIT_LABELS,
+    KEY,
+    MISS_LABELS,
+    MODEL_LABELS,
+    OURS_AT_END,
+    OURS_ON_HIT,
+    OURS_ON_MISS,
+    START,
+    Telemetry,
+    answered,
+    hit,
+    miss,
+    started,
+)
+
+from underlay.telemetry import metrics as m
+from underlay.telemetry.attributes import BatchMode, CacheResult, CircuitState, Ending, Verdict
+from underlay.telemetry.events import CacheLooked, CallEnded, CircuitRefused, Usage
+from underlay_instrumentation import origin
+
+
+def span_of(**changes: Any) -> dict[str, Any]:
+    """What a call's span looks like, with these differences."""
+    return {
+        "name": "chat gpt-4o",
+        "kind": "CLIENT",
+        "parent": None,
+        "status": "UNSET",
+        "links": [],
+        "events": 0,
+        **changes,
+    }
+
+
+def test_a_miss_is_one_span_and_three_points(telemetry: Telemetry) -> None:
+    """A JSON call that the provider answers leaves one CLIENT span and exactly three points."""
+    miss(telemetry.listener().start(started()))
+    assert telemetry.spans() == [span_of(attributes={**START, **OURS_ON_MISS, **ANSWER})]
+    assert telemetry.points() == {
+        m.CALL_DURATION.name: [({**ANSWERED_LABELS, **MISS_LABELS}, 1.5)],
+        m.TOKEN_USAGE.name: [
+            ({**ANSWERED_LABELS, "gen_ai.token.type": "input"}, 100),
+            ({**ANSWERED_LABELS, "gen_ai.token.type": "output"}, 20),
+        ],
+    }
+    assert telemetry.logs() == []
+
+
+def test_a_streamed_miss_has_five_points(telemetry: Telemetry) -> None:
+    """A streamed call adds one time to first chunk and one mean time per chunk, and says so on its span."""
+    end = CallEnded(
+        CacheResult.MISS, Ending.COMPLETE, 1.5, 200, chunks=12, first_chunk=0.25, chunk_interval=0.05
+    )
+    miss(telemetry.listener().start(started(stream=True)), end=end)
+    assert telemetry.spans() == [
+        span_of(
+            attributes={
+                **START,
+                **OURS_ON_MISS,
+                **ANSWER,
+                "gen_ai.request.stream": True,
+                "gen_ai.response.time_to_first_chunk": 0.25,
+                "underlay.call.chunks": 12,
+            }
+        )
+    ]
+    points = telemetry.points()
+    assert points[m.FIRST_CHUNK.name] == [({**ANSWERED_LABELS, **MISS_LABELS}, 0.25)]
+    assert points[m.OUTPUT_CHUNK.name] == [({**ANSWERED_LABELS, **MISS_LABELS}, 0.05)]
+    assert sum(map(len, points.values())) == 5
+
+
+def test_a_hit_links_to_the_span_that_generated_it(telemetry: Telemetry) -> None:
+    """A hit's span links to the miss's, reports no token, and records what it saved."""
+    listener = telemetry.listener()
+    first = listener.start(started())
+    miss(first)
+    telemetry.exporter.clear()
+    telemetry.points()
+    hit(listener.start(started()), first.origin())
+    assert telemetry.spans() == [
+        span_of(
+            attributes={**START, **OURS_ON_HIT, **OURS_AT_END, "http.response.status_code": 200},
+            links=[("generated", "?")],
+        )
+    ]
+    (link,) = telemetry.finished[0].links
+    assert origin.pack(link.context) == first.origin()
+    assert link.context.is_remote
+
+
+def test_a_hit_records_two_points(telemetry: Telemetry) -> None:
+    """A JSON hit records its duration and the time saved: the first answer's duration less its own."""
+    hit(telemetry.listener().start(started()), b"")
+    assert telemetry.points() == {
+        m.CALL_DURATION.name: [({**CALL_LABELS, **HIT_LABELS}, 0.5)],
+        m.TIME_SAVED.name: [(MODEL_LABELS, 1.0)],
+    }
+    assert telemetry.spans()[0]["links"] == []
+
+
+def test_a_hit_that_took_longer_saved_nothing(telemetry: Telemetry) -> None:
+    """The time saved is never negative, however slowly a reader reads."""
+    handle = telemetry.listener().start(started(stream=True))
+    handle.event(CacheLooked(CacheResult.HIT, KEY, saved_seconds=1.0))
+    handle.event(CallEnded(CacheResult.HIT, Ending.COMPLETE, 9.0, 200, chunks=3))
+    assert telemetry.points()[m.TIME_SAVED.name] == [(MODEL_LABELS, 0.0)]
+
+
+def test_an_observed_hit_is_a_miss_that_says_what_it_would_have_been(telemetry: Telemetry) -> None:
+    """A watching cache changes no result: the call is a miss, and the span says that a hit was there."""
+    handle = telemetry.listener().start(started())
+    handle.event(CacheLooked(CacheResult.HIT, KEY, observed=True, age=3.0, saved_seconds=1.0, saved_usd=0.5))
+    handle.event(answered())
+    handle.event(CallEnded(CacheResult.MISS, Ending.COMPLETE, 1.5, 200))
+    (span,) = telemetry.spans()
+    assert span["attributes"] == {
+        **START, **OURS_ON_MISS, **ANSWER, "underlay.cache.observed": "hit", "underlay.cache.age": 3.0,
+    }  # fmt: skip
+    assert m.TIME_SAVED.name not in telemetry.points()
+
+
+def test_a_refusal_is_an_error_of_its_own_kind(telemetry: Telemetry) -> None:
+    """A refused call is a failed span with error.type circuit_open, the circuit's state and when to retry."""
+    handle = telemetry.listener().start(started())
+    handle.event(CacheLooked(CacheResult.MISS, KEY))
+    handle.event(CircuitRefused(CircuitState.OPEN, 12.5))
+    handle.event(CallEnded(CacheResult.REFUSED, Ending.COMPLETE, 0.5, 503, "circuit_open"))
+    assert telemetry.spans() == [
+        span_of(
+            status="ERROR",
+            attributes={
+                **START,
+                **OURS_AT_END,
+                "underlay.cache.result": "refused",
+                "underlay.cache.key": KEY[:16],
+                "underlay.circuit_breaker.state": "open",
+                "underlay.circuit_breaker.retry_after": 12.5,
+                "http.response.status_code": 503,
+                "error.type": "circuit_open",
+            },
+        )
+    ]
+    labels = {**CALL_LABELS, "underlay.cache.result": "refused", "underlay.batch.mode": "alone"}
+    assert telemetry.points() == {m.CALL_DURATION.name: [({**labels, "error.type": "circuit_open"}, 0.5)]}
+
+
+def test_an_observed_refusal_is_sent_and_says_so(telemetry: Telemetry) -> None:
+    """A watching breaker changes no result and leaves its judgement on the span."""
+    handle = telemetry.listener().start(started())
+    handle.event(CircuitRefused(CircuitState.OPEN, 12.5, observed=True))
+    miss(handle)
+    (span,) = telemetry.spans()
+    assert span["attributes"]["underlay.circuit_breaker.observed"] == "refused"
+    assert span["attributes"]["underlay.cache.result"] == "miss"
+
+
+def test_a_failed_attempt_is_an_error(telemetry: Telemetry) -> None:
+    """An answer with an error status fails the span, and tokens that are unknown are left out, never 0."""
+    attempt = answered(
+        verdict=Verdict.FAILURE, status=529, error_type="overloaded_error", usage=None, cost_usd=None,
+        response_model="", response_id="", finish_reasons=(), stored=False, store_reason="status",
+    )  # fmt: skip
+    end = CallEnded(CacheResult.MISS, Ending.COMPLETE, 1.5, 529, "overloaded_error")
+    miss(telemetry.listener().start(started()), attempt=attempt, end=end)
+    assert telemetry.spans() == [
+        span_of(
+            status="ERROR",
+            attributes={
+                **START,
+                **OURS_AT_END,
+                "underlay.cache.result": "miss",
+                "underlay.cache.key": KEY[:16],
+                "underlay.cache.stored": False,
+                "underlay.cache.reason": "status",
+                "underlay.attempt.verdict": "failure",
+                "http.response.status_code": 529,
+                "error.type": "overloaded_error",
+            },
+        )
+    ]
+    assert telemetry.points() == {
+        m.CALL_DURATION.name: [({**CALL_LABELS, **MISS_LABELS, "error.type": "overloaded_error"}, 1.5)]
+    }
+
+
+@pytest.mark.parametrize("ending", [Ending.CANCELLED, Ending.CLOSED, Ending.DROPPED])
+def test_a_reader_that_leaves_is_no_error(telemetry: Telemetry, ending: Ending) -> None:
+    """A cancelled, closed or dropped reply leaves a span without an error, in the points too."""
+    end = CallEnded(CacheResult.MISS, ending, 1.5, 200, "CancelledError")
+    miss(telemetry.listener().start(started()), attempt=answered(usage=None), end=end)
+    (span,) = telemetry.spans()
+    assert (span["status"], span["attributes"]["underlay.call.ending"]) == ("UNSET", ending.value)
+    assert "error.type" not in span["attributes"]
+    assert telemetry.points() == {m.CALL_DURATION.name: [({**ANSWERED_LABELS, **MISS_LABELS}, 1.5)]}
+
+
+def test_an_error_status_stays_an_error_when_its_body_is_left(telemetry: Telemetry) -> None:
+    """Closing the body of a 500 unread does not turn it into a success."""
+    end = CallEnded(CacheResult.MISS, Ending.CLOSED, 1.5, 500, "server_error")
+    miss(telemetry.listener().start(started()), end=end)
+    assert telemetry.spans()[0]["status"] == "ERROR"
+
+
+def test_a_dropped_call_ends_when_it_was_dropped(telemetry: Telemetry) -> None:
+    """A reply that the garbage collector found late has the span end that its duration tells."""
+    handle = telemetry.listener().start(started())
+    handle.event(CallEnded(CacheResult.MISS, Ending.DROPPED, 2.5, 200))
+    (span,) = telemetry.finished
+    assert span.start_time is not None
+    assert span.end_time == span.start_time + 2_500_000_000
+
+
+def test_an_attempt_that_ends_after_its_call_still_counts(telemetry: Telemetry) -> None:
+    """When other readers hold the body, tokens are counted late and the ended span is left alone."""
+    handle = telemetry.listener().start(started())
+    handle.event(CacheLooked(CacheResult.MISS, KEY))
+    handle.event(CallEnded(CacheResult.MISS, Ending.CLOSED, 0.5, 200))
+    handle.event(answered())
+    handle.event(CallEnded(CacheResult.MISS, Ending.COMPLETE, 9.0, 200))
+    (span,) = telemetry.spans()
+    assert "gen_ai.usage.input_tokens" not in span["attributes"]
+    points = telemetry.points()
+    assert len(points[m.TOKEN_USAGE.name]) == 2
+    assert points[m.CALL_DURATION.name] == [({**CALL_LABELS, **MISS_LABELS}, 0.5)]
+
+
+def test_unknown_tokens_are_not_zero(telemetry: Telemetry) -> None:
+    """A zero is recorded as a zero, and an unknown count as nothing."""
+    miss(telemetry.listener().start(started()), attempt=answered(usage=Usage(0, None)))
+    (span,) = telemetry.spans()
+    assert span["attributes"]["gen_ai.usage.input_tokens"] == 0
+    assert "gen_ai.usage.output_tokens" not in span["attributes"]
+    assert telemetry.points()[m.TOKEN_USAGE.name] == [({**ANSWERED_LABELS, "gen_ai.token.type": "input"}, 0)]
+
+
+def test_labels_are_those_of_the_vocabulary(telemetry: Telemetry) -> None:
+    """Every histogram point carries labels of its metric's row and no other, with every label that is known."""
+    listener = telemetry.listener()
+    end = CallEnded(
+        CacheResult.MISS, Ending.FAILED, 1.5, 200, "error", 3, 0.5, 0.5, batch_mode=BatchMode.MERGED
+    )
+    miss(listener.start(started(stream=True)), end=end)
+    hit(listener.start(started()), b"")
+    points = telemetry.points()
+    by_name = {metric.name: metric for metric in m.ALL}
+    for name, several in points.items():
+        keys = {label.key for label in by_name[name].labels}
+        assert set().union(*(labels for labels, _ in several)) == keys
+    assert set(points) == {
+        m.CALL_DURATION.name, m.TOKEN_USAGE.name, m.FIRST_CHUNK.name, m.OUTPUT_CHUNK.name, m.TIME_SAVED.name,
+    }  # fmt: skip
+
+
+def test_names_of_the_upcoming_conventions(telemetry: Telemetry) -> None:
+    """One setting switches the names that the next conventions change, and no other."""
+    listener = telemetry.listener(generation="upcoming")
+    end = CallEnded(CacheResult.MISS, Ending.COMPLETE, 1.5, 200, "", 3, 0.5, 0.5)
+    miss(listener.start(started(stream=True)), end=end)
+    assert set(telemetry.points()) == {
+        "gen_ai.client.inference.duration",
+        "gen_ai.client.inference.time_to_first_chunk",
+        "gen_ai.client.inference.time_per_output_chunk",
+        "gen_ai.client.token.usage",
+    }
+
+
+def test_model_names_in_labels_are_bounded(telemetry: Telemetry) -> None:
+    """Beyond the bound, names that callers make up are counted together, while spans keep the real name."""
+    listener = telemetry.listener(max_models=2)
+    for number in range(4):
+        handle = listener.start(started(model=f"m{number}"))
+        handle.event(CallEnded(CacheResult.MISS, Ending.COMPLETE, 1.0 + number, 200))
+    assert [span["name"] for span in telemetry.spans()] == [f"chat m{number}" for number in range(4)]
+    metrics = telemetry.reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
+    counts = {point.attributes["gen_ai.request.model"]: point.count for point in metrics[0].data.data_points}
+    assert counts == {"m0": 1, "m1": 1, "other": 2}
+
+
+def test_points_carry_the_call_as_their_exemplar(telemetry: Telemetry) -> None:
+    """A duration point's exemplar names the call's own span, although it is never current when recorded."""
+    handle = telemetry.listener().start(started())
+    miss(handle)
+    metrics = telemetry.reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
+    (duration,) = [metric for metric in metrics if metric.name == m.CALL_DURATION.name]
+    (exemplar,) = duration.data.data_points[0].exemplars
+    assert exemplar.span_id == telemetry.finished[0].context.span_id
+
+
+def test_the_send_alone_runs_under_the_span(telemetry: Telemetry) -> None:
+    """Only inside attempt() is the call's span current; its parent is what was current at the start."""
+    listener = telemetry.listener()
+    tracer = telemetry.tracers.get_tracer("app")
+    with tracer.start_as_current_span("app") as app:
+        handle = listener.start(started())
+        assert trace.get_current_span() is app
+        with handle.attempt(), tracer.start_as_current_span("POST"):
+            pass
+        assert trace.get_current_span() is app
+    handle.event(CallEnded(CacheResult.MISS, Ending.COMPLETE, 1.0, 200))
+    parents = {span["name"]: span["parent"] for span in telemetry.spans()}
+    assert parents == {"app": None, "chat gpt-4o": "app", "POST": "chat gpt-4o"}
+
+
+def test_leaving_an_attempt_elsewhere_is_silent(
+    telemetry: Telemetry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A coroutine that is closed in another context, as at garbage collection, logs nothing and leaves no trace there."""
+    handle = telemetry.listener().start(started())
+
+    async def send() -> None:
+        with handle.attempt():
+            await asyncio.get_running_loop().create_future()
+
+    async def main() -> Any:
+        coroutine = send()
+        contextvars.Context().run(coroutine.send, None)
+        return coroutine
+
+    with caplog.at_level(logging.DEBUG):
+        coroutine = asyncio.run(main())
+        coroutine.close()
+        gc.collect()
+    assert caplog.records == []
+    assert context_api.get_current() == {}
+
+
+def test_a_call_may_end_in_another_thread(telemetry: Telemetry) -> None:
+    """Who ends a call, and where, changes nothing of its telemetry."""
+    handle = telemetry.listener().start(started())
+    thread = threading.Thread(target=miss, args=(handle,))
+    thread.start()
+    thread.join()
+    assert telemetry.spans() == [span_of(attributes={**START, **OURS_ON_MISS, **ANSWER})]
+
+
+def test_a_sampled_out_call_still_counts() -> None:
+    """Without a recorded span the points are the same, and the attempt carries the unsampled context on."""
+    telemetry = Telemetry(sampler=ALWAYS_OFF)
+    handle = telemetry.listener().start(started())
+    with handle.attempt():
+        assert trace.get_current_span().get_span_context().is_valid
+    miss(handle)
+    assert telemetry.spans() == []
+    assert set(telemetry.points()) == {m.CALL_DURATION.name, m.TOKEN_USAGE.name}
+
+
+def test_scope_names_the_project(telemetry: Telemetry) -> None:
+    """Spans say which instrumentation made them, in which version, by which schema."""
+    from underlay._version import __version__
+
+    miss(telemetry.listener().start(started()))
+    scope = telemetry.finished[0].instrumentation_scope
+    assert (scope.name, scope.version) == ("underlay", __version__)
+    assert scope.schema_url == "https://opentelemetry.io/schemas/1.37.0"
+
+
+def test_origin_is_25_bytes_that_come_back() -> None:
+    """A span context survives the store, and anything that is no origin is no link."""
+    context = trace.SpanContext(0x1234, 0x5678, is_remote=False, trace_flags=trace.TraceFlags(1))
+    packed = origin.pack(context)
+    assert len(packed) == origin.SIZE == 25
+    back = origin.unpack(packed)
+    assert back is not None
+    assert (back.trace_id, back.span_id, back.trace_flags) == (0x1234, 0x5678, 1)
+    assert origin.pack(trace.INVALID_SPAN_CONTEXT) == b""
+    assert [origin.unpack(wrong) for wrong in (b"", b"x" * 24, b"\0" * 25)] == [None, None, None]
