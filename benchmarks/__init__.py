@@ -1,1 +1,1 @@
-"""Measurements: always a ratio or a difference against a baseline of the same run, never a verdict in a test."""
+"""What a call costs: `python -m benchmarks`, or `make bench`. The method is told in docs/benchmarks.md."""

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from underlay.settings import Settings, TelemetrySettings
-    from underlay_instrumentation.destinations import FileMode, Signal, Target
+    from underlay_instrumentation.destinations import Signal, Target
 
-__all__ = ["Shutdown", "configure", "destination", "service_name"]
+__all__ = ["Shutdown", "configure", "service_name"]
 
 _TRUE: Final = "true"
 _FILE_DELAY_MS: Final = 1000
@@ -77,18 +77,6 @@ def configure(settings: Settings) -> Shutdown:
         return inert(f"nowhere: setting up OpenTelemetry failed with {type(error).__name__}")
 
 
-def destination(settings: Settings) -> str:
-    """Say in one line where `configure` would send telemetry now; changes nothing."""
-    reason = _why_not()
-    if reason:
-        return reason
-    if os.environ.get("OTEL_CONFIG_FILE"):
-        return "as OTEL_CONFIG_FILE says"
-    telemetry = settings.telemetry
-    targets = destinations.plan(os.environ, _file_mode(telemetry), destinations.listening)
-    return destinations.describe(targets, telemetry.directory)
-
-
 def service_name(argv: list[str]) -> str:
     """A name for the program, from the command line of its interpreter: the module of `-m`, else the script's
     name."""
@@ -121,7 +109,7 @@ def _configure(settings: Settings) -> Shutdown:
     if os.environ.get("OTEL_CONFIG_FILE"):
         return _configure_by_file(settings.telemetry)
     telemetry = settings.telemetry
-    targets = destinations.plan(os.environ, _file_mode(telemetry), destinations.listening)
+    targets = destinations.plan(os.environ, telemetry.file, destinations.listening)
     told = destinations.describe(targets, telemetry.directory)
     if not any(targets.values()):
         return inert(told)
@@ -160,10 +148,6 @@ def _configure_by_file(telemetry: TelemetrySettings) -> Shutdown:
 
 def _stoppable(provider: Any) -> Stoppable:
     return Stoppable(provider.force_flush, provider.shutdown)
-
-
-def _file_mode(telemetry: TelemetrySettings) -> FileMode:
-    return cast("FileMode", str(getattr(telemetry, "file", "auto")))
 
 
 def _collector(targets: Mapping[Signal, tuple[Target, ...]]) -> str:
@@ -211,11 +195,11 @@ def _otlp(signal: Signal, target: Target) -> Any:
     if not target.found:
         return exporter()
     if family == "grpc":
-        return exporter(insecure=True)
+        return exporter(endpoint=target.endpoint, insecure=True)
     # What was found on this machine is reached directly, also where the environment names a proxy.
     session = import_module("requests").Session()
     session.trust_env = False
-    return exporter(session=session)
+    return exporter(endpoint=f"http://{target.endpoint}/v1/{signal}", session=session)
 
 
 def _by_name(signal: Signal, name: str) -> Any:

@@ -80,7 +80,7 @@ class LocalFile:
                     raise _TooLongError(
                         f"a batch of {len(data)} bytes is larger than telemetry.file_max_bytes"
                     )
-                if self._size and self._size + len(data) > self._max_bytes:
+                if self._full(len(data)) or self._deleted():
                     self._close()
                 if self._fd is None:
                     self._open()
@@ -142,6 +142,13 @@ class LocalFile:
         ignore = self.directory / ".gitignore"
         if not ignore.exists():
             ignore.write_text(_IGNORE_ALL, encoding="utf-8")
+
+    def _full(self, more: int) -> bool:
+        return self._size > 0 and self._size + more > self._max_bytes
+
+    def _deleted(self) -> bool:
+        """Whether somebody deleted the file under us; what is written to it then is nowhere."""
+        return self._fd is not None and os.fstat(self._fd).st_nlink == 0
 
     def _append(self, data: bytes) -> None:
         fd = self._fd

@@ -45,9 +45,10 @@ def receipt() -> Iterator[Receipt]:
 class Receipts:
     """The listener that fills them."""
 
-    def start(self, started: CallStarted) -> _Filling:
+    def start(self, started: CallStarted) -> _Filling | None:
         """A call began; most have nobody who asked for a receipt."""
-        return _Filling(_current.get())
+        asked_for = _current.get()
+        return _Filling(asked_for) if asked_for is not None else None
 
     def event(self, event: ProcessEvent) -> None:
         """Nothing that concerns one call."""
@@ -56,12 +57,10 @@ class Receipts:
 class _Filling(QuietHandle):
     __slots__ = ("_receipt",)
 
-    def __init__(self, receipt: Receipt | None) -> None:
+    def __init__(self, receipt: Receipt) -> None:
         self._receipt = receipt
 
     def event(self, event: CallEvent) -> None:
-        if self._receipt is None:
-            return
         if isinstance(event, AttemptEnded):
             self._receipt.attempt = event
         elif isinstance(event, CallEnded):

@@ -1,4 +1,4 @@
-"""In-memory providers and the whole telemetry of a scenario as plain data."""
+"""In-memory providers, the whole telemetry of a scenario as plain data, and hand-made events."""
 
 from __future__ import annotations
 
@@ -94,19 +94,33 @@ class Telemetry:
     def points(self) -> dict[str, list[tuple[dict[str, Any], float]]]:
         """Metric name -> (labels, sum or value), one entry a point; asserts one recording a histogram point."""
         found: dict[str, list[tuple[dict[str, Any], float]]] = {}
-        data = self.reader.get_metrics_data()
-        for resource in data.resource_metrics if data else ():
-            for scope in resource.scope_metrics:
-                for metric in scope.metrics:
-                    for point in metric.data.data_points:
-                        value = point.sum if hasattr(point, "sum") else point.value
-                        assert getattr(point, "count", 1) == 1
-                        found.setdefault(metric.name, []).append((dict(point.attributes or {}), value))
+        for metric, point in self._collected():
+            value = point.sum if hasattr(point, "sum") else point.value
+            assert getattr(point, "count", 1) == 1
+            found.setdefault(metric.name, []).append((dict(point.attributes or {}), value))
+        return found
+
+    def exemplars(self) -> dict[str, list[tuple[int, int]]]:
+        """Metric name -> (trace id, span id) of the exemplars of its points."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for metric, point in self._collected():
+            several = found.setdefault(metric.name, [])
+            several.extend((exemplar.trace_id, exemplar.span_id) for exemplar in point.exemplars)
         return found
 
     def logs(self) -> list[Any]:
         """The log records."""
         return [entry.log_record for entry in self.log_exporter.get_finished_logs()]
+
+    def _collected(self) -> list[tuple[Any, Any]]:
+        data = self.reader.get_metrics_data()
+        return [
+            (metric, point)
+            for resource in (data.resource_metrics if data else ())
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in metric.data.data_points
+        ]
 
 
 def started(**changes: Any) -> CallStarted:

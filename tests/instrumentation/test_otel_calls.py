@@ -118,6 +118,60 @@ def test_a_hit_records_two_points(telemetry: Telemetry) -> None:
     assert telemetry.spans()[0]["links"] == []
 
 
+def test_a_streamed_hit_has_chunk_points_of_its_own(telemetry: Telemetry) -> None:
+    """A replayed stream is a stream: its chunk points say `hit`, so that they can be told from a provider's."""
+    handle = telemetry.listener().start(started(stream=True))
+    handle.event(CacheLooked(CacheResult.HIT, KEY, age=30.0, saved_seconds=1.5, saved_usd=0.25))
+    handle.event(
+        CallEnded(
+            CacheResult.HIT, Ending.COMPLETE, 0.5, 200, chunks=5, first_chunk=0.25, chunk_interval=0.125
+        )
+    )
+    assert telemetry.spans() == [
+        span_of(
+            attributes={
+                **START, **OURS_ON_HIT, **OURS_AT_END, "gen_ai.request.stream": True,
+                "http.response.status_code": 200, "underlay.call.chunks": 5,
+                "gen_ai.response.time_to_first_chunk": 0.25,
+            }
+        )
+    ]  # fmt: skip
+    labels = {**CALL_LABELS, **HIT_LABELS}
+    assert telemetry.points() == {
+        m.CALL_DURATION.name: [(labels, 0.5)],
+        m.FIRST_CHUNK.name: [(labels, 0.25)],
+        m.OUTPUT_CHUNK.name: [(labels, 0.125)],
+        m.TIME_SAVED.name: [(MODEL_LABELS, 1.0)],
+    }
+
+
+@pytest.mark.parametrize("ending", [Ending.CANCELLED, Ending.CLOSED])
+def test_a_stream_that_is_left_tells_what_it_gave(telemetry: Telemetry, ending: Ending) -> None:
+    """A stream that is cancelled or closed early ends its span there, with the chunks it gave and no error."""
+    attempt = answered(
+        verdict=Verdict.NOTHING, error_type="CancelledError", usage=None, cost_usd=None, stored=False,
+        response_model="", response_id="", finish_reasons=(), store_reason="partial",
+    )  # fmt: skip
+    end = CallEnded(CacheResult.MISS, ending, 0.75, 200, "CancelledError", chunks=2, first_chunk=0.25)
+    miss(telemetry.listener().start(started(stream=True)), attempt=attempt, end=end)
+    assert telemetry.spans() == [
+        span_of(
+            attributes={
+                **START, "gen_ai.request.stream": True, "underlay.cache.result": "miss",
+                "underlay.cache.key": KEY[:16], "underlay.cache.stored": False,
+                "underlay.cache.reason": "partial", "underlay.attempt.verdict": "nothing",
+                "underlay.batch.mode": "alone", "underlay.call.ending": ending.value,
+                "underlay.call.chunks": 2, "gen_ai.response.time_to_first_chunk": 0.25,
+                "http.response.status_code": 200,
+            }
+        )
+    ]  # fmt: skip
+    labels = {**CALL_LABELS, **MISS_LABELS}
+    assert telemetry.points() == {
+        m.CALL_DURATION.name: [(labels, 0.75)], m.FIRST_CHUNK.name: [(labels, 0.25)],
+    }  # fmt: skip
+
+
 def test_a_hit_that_took_longer_saved_nothing(telemetry: Telemetry) -> None:
     """The time saved is never negative, however slowly a reader reads."""
     handle = telemetry.listener().start(started(stream=True))
@@ -254,7 +308,8 @@ def test_unknown_tokens_are_not_zero(telemetry: Telemetry) -> None:
 
 
 def test_labels_are_those_of_the_vocabulary(telemetry: Telemetry) -> None:
-    """Every histogram point carries labels of its metric's row and no other, with every label that is known."""
+    """Every histogram point carries labels of its metric's row and no other, with every label that is
+    known."""
     listener = telemetry.listener()
     end = CallEnded(
         CacheResult.MISS, Ending.FAILED, 1.5, 200, "error", 3, 0.5, 0.5, batch_mode=BatchMode.MERGED
@@ -297,13 +352,18 @@ def test_model_names_in_labels_are_bounded(telemetry: Telemetry) -> None:
 
 
 def test_points_carry_the_call_as_their_exemplar(telemetry: Telemetry) -> None:
-    """A duration point's exemplar names the call's own span, although it is never current when recorded."""
-    handle = telemetry.listener().start(started())
-    miss(handle)
-    metrics = telemetry.reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
-    (duration,) = [metric for metric in metrics if metric.name == m.CALL_DURATION.name]
-    (exemplar,) = duration.data.data_points[0].exemplars
-    assert exemplar.span_id == telemetry.finished[0].context.span_id
+    """The exemplars of every point of a call name its own span, although it is never current when recorded."""
+    handle = telemetry.listener().start(started(stream=True))
+    miss(handle, end=CallEnded(CacheResult.MISS, Ending.COMPLETE, 1.5, 200, "", 3, 0.5, 0.5))
+    context = telemetry.finished[0].context
+    mine = (context.trace_id, context.span_id)
+    assert telemetry.exemplars() == {
+        m.CALL_DURATION.name: [mine],
+        m.TOKEN_USAGE.name: [mine, mine],
+        m.FIRST_CHUNK.name: [mine],
+        m.OUTPUT_CHUNK.name: [mine],
+    }
+    assert handle.trace_id() == format(context.trace_id, "032x")
 
 
 def test_the_send_alone_runs_under_the_span(telemetry: Telemetry) -> None:
@@ -324,7 +384,8 @@ def test_the_send_alone_runs_under_the_span(telemetry: Telemetry) -> None:
 def test_leaving_an_attempt_elsewhere_is_silent(
     telemetry: Telemetry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A coroutine that is closed in another context, as at garbage collection, logs nothing and leaves no trace there."""
+    """A coroutine that is closed in another context, as at garbage collection, logs nothing and leaves no
+    trace there."""
     handle = telemetry.listener().start(started())
 
     async def send() -> None:
@@ -336,8 +397,8 @@ def test_leaving_an_attempt_elsewhere_is_silent(
         contextvars.Context().run(coroutine.send, None)
         return coroutine
 
+    coroutine = asyncio.run(main())
     with caplog.at_level(logging.DEBUG):
-        coroutine = asyncio.run(main())
         coroutine.close()
         gc.collect()
     assert caplog.records == []
@@ -351,6 +412,36 @@ def test_a_call_may_end_in_another_thread(telemetry: Telemetry) -> None:
     thread.start()
     thread.join()
     assert telemetry.spans() == [span_of(attributes={**START, **OURS_ON_MISS, **ANSWER})]
+
+
+def test_calls_of_many_threads_are_all_told(telemetry: Telemetry) -> None:
+    """Calls that start and end in eight threads at once share one listener, and none is lost or mixed up."""
+    listener = telemetry.listener(max_models=3)
+    together = threading.Barrier(8)
+    faults: list[BaseException] = []
+
+    def calls(thread: int) -> None:
+        together.wait()
+        try:
+            for number in range(25):
+                handle = listener.start(started(model=f"m{(thread + number) % 5}"))
+                miss(handle)
+                assert len(handle.origin()) == origin.SIZE
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=calls, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    spans = telemetry.finished
+    assert len({span.context.span_id for span in spans}) == 200
+    assert all(span.name == f"chat {(span.attributes or {})['gen_ai.request.model']}" for span in spans)
+    metrics = telemetry.reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
+    counts = {metric.name: sum(point.count for point in metric.data.data_points) for metric in metrics}
+    assert counts == {m.CALL_DURATION.name: 200, m.TOKEN_USAGE.name: 400}
 
 
 def test_a_sampled_out_call_still_counts() -> None:

@@ -65,7 +65,8 @@ def test_suppression_silences_everything(telemetry: Telemetry) -> None:
 
 
 def test_a_miss_enriches_util_genai(telemetry: Telemetry) -> None:
-    """Under util-genai's call there is one span, with our attributes, and its points carry our labels; none is ours."""
+    """Under util-genai's call there is one span, with our attributes, and its points carry our labels; none
+    is ours."""
     listener = telemetry.listener()
     with genai(telemetry).inference("openai", request_model="gpt-4o"):
         outer = trace.get_current_span()
@@ -80,7 +81,8 @@ def test_a_miss_enriches_util_genai(telemetry: Telemetry) -> None:
 
 
 def test_a_hit_under_util_genai_is_a_small_span_with_the_link(telemetry: Telemetry) -> None:
-    """A hit adds an INTERNAL span that links to what generated the answer, and marks the outer points as a hit."""
+    """A hit adds an INTERNAL span that links to what generated the answer, and marks the outer points as a
+    hit."""
     listener = telemetry.listener()
     with genai(telemetry).inference("openai", request_model="gpt-4o"):
         first = listener.start(started())
@@ -107,7 +109,8 @@ def test_a_hit_under_util_genai_is_a_small_span_with_the_link(telemetry: Telemet
 
 
 def test_points_of_a_hit_under_util_genai(telemetry: Telemetry) -> None:
-    """The tokens that the outer instrumentation reads from a replay are told apart by our label; the time saved is ours."""
+    """The tokens that the outer instrumentation reads from a replay are told apart by our label; the time
+    saved is ours."""
     with genai(telemetry).inference("openai", request_model="gpt-4o") as call:
         hit(telemetry.listener().start(started()), b"")
         call.input_tokens = 100
@@ -168,7 +171,8 @@ def test_an_unknown_shape_of_util_genai_is_left_alone(data: Any) -> None:
 def test_a_native_span_takes_our_attributes(
     telemetry: Telemetry, scope: str, attributes: dict[str, Any]
 ) -> None:
-    """Under a span that is the call already there is no second one: our attributes go there, the points are ours."""
+    """Under a span that is the call already there is no second one: our attributes go there, the points are
+    ours."""
     listener = telemetry.listener()
     with telemetry.tracers.get_tracer(scope).start_as_current_span("native", attributes=attributes) as native:
         handle = listener.start(started())

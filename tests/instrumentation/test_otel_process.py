@@ -50,7 +50,8 @@ CHANGED = {
 
 
 def test_a_transition_is_a_span_a_log_event_and_a_point(telemetry: Telemetry) -> None:
-    """A circuit that opens links to the calls that caused it, is logged in its trace, and counts the time it left."""
+    """A circuit that opens links to the calls that caused it, is logged in its trace, and counts the time it
+    left."""
     listener = telemetry.listener()
     calls = [listener.start(started()), listener.start(started(model="gpt-4o"))]
     for call in calls:
@@ -98,7 +99,8 @@ def test_faults_and_unpriced_models_are_counted_elsewhere(telemetry: Telemetry) 
 
 
 def test_every_observable_metric_is_read_from_the_runtime(telemetry: Telemetry) -> None:
-    """Each counter and gauge of the vocabulary reports what the runtime collects, by its name, kind, unit and labels."""
+    """Each counter and gauge of the vocabulary reports what the runtime collects, by its name, kind, unit and
+    labels."""
     observable = [metric for metric in m.ALL if metric.kind != "histogram"]
     view = View(
         {
@@ -131,7 +133,8 @@ def test_every_observable_metric_is_read_from_the_runtime(telemetry: Telemetry) 
 
 
 def test_absent_labels_are_left_out_and_runtimes_add_up(telemetry: Telemetry) -> None:
-    """Two runtimes on one meter add up, a circuit's state stays 0 or 1, and a failing one takes nothing from the other."""
+    """Two runtimes on one meter add up, a circuit's state stays 0 or 1, and a failing one takes nothing from
+    the other."""
     from underlay_instrumentation.instruments import Instruments
 
     class Broken:
@@ -182,7 +185,7 @@ def test_a_broken_start_gives_an_inert_handle(telemetry: Telemetry, caplog: pyte
     listener = telemetry.listener()
     for wrong in (None, "x", BROKEN, CallStarted("p", "chat", "m", False, "h", 1, BROKEN)):
         listener.start(wrong).event(BROKEN)
-    assert [record.levelno for record in caplog.records][0] == logging.WARNING
+    assert next(record.levelno for record in caplog.records) == logging.WARNING
 
 
 @pytest.mark.parametrize(
@@ -253,7 +256,9 @@ assert len(live.origin()) == 25
 live.event(CallEnded(CacheResult.MISS, Ending.COMPLETE, 1.0))
 again = bridge(view)
 again.start(call).event(CallEnded(CacheResult.MISS, Ending.COMPLETE, 1.0))
-found = {metric.name: metric for scope in reader.get_metrics_data().resource_metrics[0].scope_metrics for metric in scope.metrics}
+data = reader.get_metrics_data().resource_metrics[0]
+scopes = reader.get_metrics_data().resource_metrics[0].scope_metrics
+found = {metric.name: metric for scope in scopes for metric in scope.metrics}
 assert [p.value for p in found["underlay.cache.entries"].data.data_points] == [7.0]
 assert sum(p.count for p in found["gen_ai.client.operation.duration"].data.data_points) == 3
 print("ok")
@@ -274,7 +279,8 @@ def run(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_listener_made_before_the_sdk_comes_alive_with_it() -> None:
-    """Without an SDK nothing happens and nothing of it is imported; when providers are set, calls are told, once each."""
+    """Without an SDK nothing happens and nothing of it is imported; when providers are set, calls are told,
+    once each."""
     done = run(NO_SDK)
     assert (done.stdout, done.stderr, done.returncode) == ("ok\n", "", 0)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Barrier
+from typing import Any
 
 import pytest
 
@@ -28,24 +31,42 @@ class House:
         return self.simulator.counts().total.requests
 
 
+def together(count: int, work: Callable[[int], Any]) -> list[Any]:
+    """Call `work(0)` to `work(count - 1)` at the same time, and return the results in that order."""
+    start = Barrier(count)
+
+    def run(number: int) -> Any:
+        start.wait()
+        return work(number)
+
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(run, range(count)))
+
+
 @pytest.fixture(scope="module")
-def simulator() -> Iterator[Simulator]:
+def running() -> Iterator[Simulator]:
     """One simulator for a module."""
-    with Simulator() as running:
-        yield running
+    with Simulator() as simulator:
+        yield simulator
 
 
 @pytest.fixture
-def house(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
-    """The classic settings, untouched."""
-    simulator.reset()
-    monkeypatch.setenv("OPENAI_BASE_URL", f"{simulator.url}/v1")
+def simulator(running: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+    """Simulated providers that nobody has called, where the environment says they are; no runtime yet."""
+    running.reset()
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{running.url}/v1")
     monkeypatch.setenv("OPENAI_API_KEY", "key")
-    monkeypatch.setenv("ANTHROPIC_BASE_URL", simulator.url)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", running.url)
     monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
+    n3.reset()
+    yield running
+    n3.reset()
+
+
+@pytest.fixture
+def house(simulator: Simulator) -> House:
+    """The classic settings, untouched."""
     clock, recorder = FakeClock(), Recorder()
     runtime = n3.configure(clock=clock)
     runtime.listen(recorder)
-    yield House(runtime, clock, recorder, simulator)
-    runtime.close()
-    monkeypatch.setattr(n3, "_runtime", None)
+    return House(runtime, clock, recorder, simulator)

@@ -62,12 +62,11 @@ class Directives:
 NO_DIRECTIVES: Final = Directives()
 
 
-def directives_of(raw: Iterable[tuple[bytes, bytes]]) -> Directives:
-    """Read the request's own `Cache-Control`. Unknown directives are ignored, as the specification asks."""
+def directives_of(values: Iterable[bytes]) -> Directives:
+    """Read the values of the request's own `Cache-Control` headers. Unknown directives are ignored, as the specification asks."""
     found = NO_DIRECTIVES
-    for name, value in raw:
-        if len(name) == 13 and name.lower() == b"cache-control":
-            found = _parsed(value, found)
+    for value in values:
+        found = _parsed(value, found)
     return found
 
 

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CREDENTIALS",
     "NEUTRAL",
+    "NEUTRAL_COOKIES",
     "NEUTRAL_PREFIXES",
     "Body",
     "Headers",
@@ -80,7 +82,16 @@ CREDENTIALS: Final[frozenset[bytes]] = frozenset(
 )
 """Headers that say who asks. They enter the key as a keyed hash, the scope, and never as themselves."""
 
-_KEEP, _NEUTRAL, _CREDENTIAL = 0, 1, 2
+NEUTRAL_COOKIES: Final[Mapping[bytes, str]] = {
+    b"__cf_bm": "Cloudflare's bot score: set by the first answer, renewed every 30 minutes",
+    b"_cfuvid": "Cloudflare's rate limiting: set by the first answer to each client object",
+    b"__cflb": "Cloudflare's choice of a server",
+}
+"""Cookies that do not say who asks, with the reason. The providers' front sets them, clients send them back, and
+as part of the scope they would make a client's second call another caller's."""
+
+_KEEP, _NEUTRAL, _CREDENTIAL, _CACHE_CONTROL, _OURS = range(5)
+_CONTROL_PREFIX: Final = b"underlay-"
 _kinds: dict[bytes, tuple[int, bytes]] = {}
 _KINDS_LIMIT = 4096  # header names come from outside: bounded, recomputed when full
 
@@ -89,6 +100,10 @@ def _kind(name: bytes) -> tuple[int, bytes]:
     lower = name.lower()
     if lower in CREDENTIALS:
         kind = _CREDENTIAL
+    elif lower == b"cache-control":
+        kind = _CACHE_CONTROL
+    elif lower.startswith(_CONTROL_PREFIX):
+        kind = _OURS
     elif lower in NEUTRAL or lower.startswith(tuple(NEUTRAL_PREFIXES)):
         kind = _NEUTRAL
     else:
@@ -102,10 +117,12 @@ def _kind(name: bytes) -> tuple[int, bytes]:
 @dataclass(frozen=True, slots=True)
 class Headers:
     """A request's headers, sorted by what they mean to the key: `kept` (lower-case name, value) in order of
-    name, `credentials` as sent."""
+    name, `credentials` as sent, the values of `Cache-Control`, and whether control headers of ours are there."""
 
     kept: tuple[tuple[bytes, bytes], ...]
     credentials: tuple[tuple[bytes, bytes], ...]
+    cache_control: tuple[bytes, ...] = ()
+    controlled: bool = False
 
 
 def sort_headers(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
@@ -113,22 +130,39 @@ def sort_headers(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
     kept."""
     kept: list[tuple[bytes, bytes]] = []
     credentials: list[tuple[bytes, bytes]] = []
+    cache_control: tuple[bytes, ...] = ()
+    controlled = False
     for name, value in raw:
         known = _kinds.get(name)
         kind, lower = known if known is not None else _kind(name)
         if kind == _KEEP:
             kept.append((lower, value))
         elif kind == _CREDENTIAL:
+            if lower == b"cookie" and not (value := _telling_cookies(value)):
+                continue
             credentials.append((lower, value))
+        elif kind == _CACHE_CONTROL:
+            cache_control = (*cache_control, value)
+        elif kind == _OURS:
+            controlled = True
     kept.sort(key=_name)
-    return Headers(tuple(kept), tuple(credentials))
+    return Headers(tuple(kept), tuple(credentials), cache_control, controlled)
+
+
+def _telling_cookies(value: bytes) -> bytes:
+    """A Cookie header's value without the neutral ones; empty when nothing is left."""
+    cookies = [cookie.strip() for cookie in value.split(b";")]
+    return b"; ".join([cookie for cookie in cookies if cookie.partition(b"=")[0] not in NEUTRAL_COOKIES])
 
 
 def _name(header: tuple[bytes, bytes]) -> bytes:
     return header[0]
 
 
-def scope_of(secret: bytes, credentials: Sequence[tuple[bytes, bytes]], namespace: str | None) -> bytes:
+@lru_cache(
+    maxsize=1024
+)  # an HMAC costs more than all else in a hit's key; a client asks with the same credential
+def scope_of(secret: bytes, credentials: tuple[tuple[bytes, bytes], ...], namespace: str | None) -> bytes:
     """Who may share an answer: HMAC-SHA-256 of the credential headers, or the namespace that the user named
     for rotating tokens.
 
@@ -222,7 +256,10 @@ def body_of(raw: bytes) -> Body | Unkeyable:
 
 
 def _lenient(raw: bytes) -> Mapping[str, Any] | None:
-    value = json.loads(raw)
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None  # what follows the repeated name is no JSON
     return value if isinstance(value, dict) else None
 
 

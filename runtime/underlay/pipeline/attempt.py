@@ -10,6 +10,7 @@ from underlay.core.cache import Entry, Leave, plan_store, stored_headers
 from underlay.core.decode import decoder
 from underlay.core.verdict import judge
 from underlay.providers.dialect import Outcome
+from underlay.settings import Mode
 from underlay.telemetry.attributes import Ending, Stage, Verdict
 from underlay.telemetry.events import AttemptEnded, AttemptStarted
 
@@ -128,6 +129,7 @@ class Attempt:
         assert upstream is not None  # noqa: S101 finish follows answered
         outcome = self._outcome()
         status = upstream.status
+        keep = ending is not Ending.DROPPED
         if not outcome.lost and 200 <= status < 300:
             if outcome.complete:
                 ending = Ending.COMPLETE
@@ -140,7 +142,8 @@ class Attempt:
             verdict = judge(status, ending, error=bool(outcome.error), blame=outcome.blame)
         error_type = _error_type(status, ending, outcome, mishap)
         cost = self._engine.cost(self._asked, outcome)
-        entry, reason = self._entry(outcome, flight, now, cost)
+        # A finaliser cannot wait for a store: a dropped answer is never kept, however whole it is.
+        entry, reason = self._entry(outcome, flight, now, cost) if keep else (None, "dropped")
         self._close(
             verdict,
             now,
@@ -184,6 +187,8 @@ class Attempt:
         asked, upstream = self._asked, self._upstream
         if not asked.key or upstream is None:
             return None, asked.uncacheable
+        if self._engine.settings.llm_cache.mode is Mode.OFF:
+            return None, "off"
         frames = flight.frames()
         plan = plan_store(
             upstream.status,

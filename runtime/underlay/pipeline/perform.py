@@ -102,7 +102,7 @@ async def _attempt(flow: Flow) -> Reply:
     attempt = flow.attempt = Attempt(engine, asked, call.watched, flow.permit, 1, ports.now())
     try:
         with call.watched.sending():
-            upstream = await ports.send(_outgoing(flow.exchange))
+            upstream = await ports.send(_outgoing(flow.exchange) if asked.controlled else None)
     except BaseException as error:
         flow.foreign = error
         raise

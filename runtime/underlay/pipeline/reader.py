@@ -76,10 +76,10 @@ class Body:
         """The last reader left a body that runs on."""
         await self._end(ports, Ending.CLOSED)
 
-    def dropped(self, ports: Ports) -> None:
-        """The last reader was garbage-collected: the books are closed, the connection is left to its owner's
-        collector."""
-        self._settle(ports, Ending.DROPPED, None)
+    def dropped(self, now: float) -> None:
+        """The last reader was garbage-collected at `now`: the books are closed, the connection is left to its
+        owner's collector."""
+        self._settle(now, Ending.DROPPED, None)
         with self.lock:
             self.flight.end(Ending.DROPPED)
 
@@ -91,7 +91,7 @@ class Body:
         if mishap is not None:
             ending = mishap.ending
         try:
-            ending, entry = self._settle(ports, ending, mishap)
+            ending, entry = self._settle(ports.now(), ending, mishap)
             if entry is not None:
                 await self._keep(ports, entry)
         finally:
@@ -101,10 +101,10 @@ class Body:
             if self.upstream is not None and not isinstance(error, GeneratorExit):
                 await self._let_go(ports, self.upstream, quietly=error is not None)
 
-    def _settle(self, ports: Ports, ending: Ending, mishap: Mishap | None) -> tuple[Ending, Entry | None]:
+    def _settle(self, now: float, ending: Ending, mishap: Mishap | None) -> tuple[Ending, Entry | None]:
         if self._attempt is None:
             return ending, None
-        ending, self.error_type, entry = self._attempt.finish(ending, ports.now(), self.flight, mishap)
+        ending, self.error_type, entry = self._attempt.finish(ending, now, self.flight, mishap)
         return ending, entry
 
     async def _keep(self, ports: Ports, entry: Entry) -> None:
@@ -205,7 +205,7 @@ class Reader:
         with body.lock:
             last = body.flight.leave(self._number)
         if last:
-            body.dropped(self._ports)
+            body.dropped(now)
         over = body.flight.over
         self._call.end(
             over.ending if over is not None and over.ending is Ending.COMPLETE else Ending.DROPPED,

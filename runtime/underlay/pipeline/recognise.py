@@ -37,7 +37,8 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One call of ours: its dialect, what it asks, and how this caller wants the cache used."""
+    """One call of ours: its dialect, what it asks, how this caller wants the cache used, and whether control
+    headers of ours must be taken off before it leaves."""
 
     dialect: Dialect
     ask: Ask
@@ -45,6 +46,7 @@ class Asked:
     uncacheable: str
     circuit: Name
     directives: Directives
+    controlled: bool = False
 
 
 class Memo:
@@ -100,5 +102,6 @@ def recognise(
         known.key,
         known.uncacheable,
         known.circuit,
-        directives_of(exchange.headers),
+        directives_of(headers.cache_control),
+        headers.controlled,
     )

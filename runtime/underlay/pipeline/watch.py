@@ -108,9 +108,12 @@ class Watch:
         handles: list[Handle] = []
         for listener in self.listeners:
             try:
-                handles.append(listener.start(started))
+                handle = listener.start(started)
             except Exception as error:  # noqa: BLE001 a listener is foreign code
                 self.faults.report(Stage.LISTENER, error)
+            else:
+                if handle is not None:
+                    handles.append(handle)
         return Watched(handles, self.faults)
 
     def event(self, event: ProcessEvent) -> None:

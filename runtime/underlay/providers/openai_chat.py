@@ -173,9 +173,14 @@ class ChatStream(StreamObserver):
 def _idle(data: bytes) -> bool:
     if b'"error"' in data or b"\\u" in data:
         return False
-    if b'"usage"' in data and data.count(b'"usage"') != data.count(b'"usage":null'):
-        return False
-    return data.count(b'"finish_reason"') == data.count(b'"finish_reason":null')
+    return _only_null(data, b'"usage"') and _only_null(data, b'"finish_reason"')
+
+
+def _only_null(data: bytes, name: bytes) -> bool:
+    """Whether a quoted name has no value but null, with or without a space before it: servers differ."""
+    if name not in data:
+        return True
+    return data.count(name) == data.count(name + b":null") + data.count(name + b": null")
 
 
 def _groq_usage(chunk: Mapping[str, object]) -> Usage | None:

@@ -32,6 +32,7 @@ __all__ = [
     "OPENAI_RESPONSES",
     "Candidate",
     "Recogniser",
+    "may_be_ours",
 ]
 
 OPENAI_CHAT: Final = OpenAIChat()
@@ -66,6 +67,15 @@ BASE_URL_VARIABLES: Final[Mapping[str, str]] = {
 _FAMILIES: Final = frozenset({"openai", "anthropic"})
 _PORTS: Final = {"http": 80, "https": 443}
 _BY_END: Final[Mapping[str, Dialect]] = {dialect.suffix.rpartition("/")[2]: dialect for dialect in DIALECTS}
+
+
+_ENDS: Final = frozenset(name.encode() for name in _BY_END)
+
+
+def may_be_ours(raw_path: bytes) -> bool:
+    """Whether a path's last segment is that of an API, its query aside: the question that sends unrelated
+    traffic on its way."""
+    return raw_path.partition(b"?")[0].rpartition(b"/")[2] in _ENDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,8 +41,8 @@ class Handle(Protocol):
 class Listener(Protocol):
     """Watches calls and the process. Whatever it raises is counted and dropped; it cannot change a call."""
 
-    def start(self, started: CallStarted) -> Handle:
-        """A recognised call entered."""
+    def start(self, started: CallStarted) -> Handle | None:
+        """A recognised call entered. None: not interested in this one."""
         ...
 
     def event(self, event: ProcessEvent) -> None:

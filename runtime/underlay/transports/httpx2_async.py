@@ -10,6 +10,7 @@ from underlay.errors import WouldSuspendError
 from underlay.pipeline.driver import passing
 from underlay.pipeline.perform import perform
 from underlay.pipeline.ports import Exchange, Mishap, Upstream
+from underlay.providers.recognise import may_be_ours
 from underlay.telemetry.attributes import Ending, Stage, Verdict
 from underlay.transports.common import BasePorts, drop, enter_send, leave_send, sending
 from underlay.transports.homes import current_home
@@ -157,10 +158,12 @@ class UnderlayTransport(httpx2.AsyncBaseTransport):
 def _candidate(engine: Engine, request: httpx2.Request) -> Candidate | None:
     """Whether this request may be one of ours, cheapest questions first. A body that is still to be produced
     is never read."""
-    if request.method != "POST" or sending.get() or not isinstance(request.stream, httpx2.ByteStream):
+    if request.method != "POST" or sending.get():
+        return None
+    url = request.url
+    if not may_be_ours(url.raw_path) or not isinstance(request.stream, httpx2.ByteStream):
         return None
     try:
-        url = request.url
         return engine.recogniser.recognise(
             "POST", url.host, url.port, url.path, request.headers.get("content-type")
         )

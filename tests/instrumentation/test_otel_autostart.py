@@ -1,0 +1,392 @@
+"""`configure` in processes of their own: what it sets up, where telemetry arrives, and how a process ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+START = """
+import sys
+from underlay.settings import Settings, TelemetrySettings
+from underlay_instrumentation import autostart, destinations
+destinations.listening = lambda port: LISTENS
+from opentelemetry import trace, metrics, _logs
+shutdown = autostart.configure(Settings(telemetry=TelemetrySettings(directory="t", exit_timeout=TIMEOUT)))
+def work(name="work"):
+    with trace.get_tracer("app").start_as_current_span(name):
+        metrics.get_meter("app").create_counter("n").add(1)
+        _logs.get_logger("app").emit(_logs.LogRecord(event_name="e"))
+"""
+
+
+class Collector:
+    """An OTLP/HTTP receiver on loopback that answers with `status`."""
+
+    def __init__(self, status: int = 200) -> None:
+        self.bodies: dict[str, list[bytes]] = {}
+        seen = self.bodies
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                seen.setdefault(self.path, []).append(body)
+                self.send_response(status)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_arguments: Any) -> None:
+                """Silent."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+        self.thread.start()
+
+    def close(self) -> None:
+        """Stop."""
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+    def spans(self) -> list[tuple[str, str]]:
+        """(service name, span name) of what came."""
+        found = []
+        for body in self.bodies.get("/v1/traces", ()):
+            request = ExportTraceServiceRequest.FromString(body)
+            for resource in request.resource_spans:
+                names = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
+                found += [
+                    (names["service.name"], span.name)
+                    for scope in resource.scope_spans
+                    for span in scope.spans
+                ]
+        return found
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A receiver that takes everything."""
+    made = Collector()
+    yield made
+    made.close()
+
+
+def script(tmp_path: Path, code: str, *, listens: bool = False, timeout: float = 10.0) -> Path:
+    """A program that starts telemetry and then runs `code`."""
+    path = tmp_path / "shop.py"
+    path.write_text(START.replace("LISTENS", str(listens)).replace("TIMEOUT", str(timeout)) + code)
+    return path
+
+
+def environ(**extra: str) -> dict[str, str]:
+    """The environment without OpenTelemetry's and underlay's variables, and with a proxy that leads nowhere."""
+    plain = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("OTEL_", "UNDERLAY_")) and "proxy" not in key.lower()
+    }
+    return {**plain, **extra}
+
+
+def run(path: Path, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in its folder, to its end."""
+    return subprocess.run(
+        [sys.executable, str(path)],
+        cwd=path.parent, env=environ(**extra), capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+
+
+def lines(tmp_path: Path) -> list[dict[str, Any]]:
+    """All lines of all local files."""
+    return [
+        json.loads(line)
+        for path in sorted(tmp_path.glob("t/telemetry-*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
+
+
+def names(tmp_path: Path) -> list[str]:
+    """The names of the spans in the local files."""
+    return [
+        span["name"]
+        for line in lines(tmp_path)
+        for resource in line.get("resourceSpans", ())
+        for scope in resource["scopeSpans"]
+        for span in scope["spans"]
+    ]
+
+
+def test_without_a_collector_everything_goes_to_the_file(tmp_path: Path) -> None:
+    """Nothing named and nothing listening: all three signals are in the local file at the end, and nothing is said."""
+    done = run(script(tmp_path, "work(); print(shutdown.destination)"))
+    assert (done.stdout, done.stderr, done.returncode) == ("files in t\n", "", 0)
+    assert {key for line in lines(tmp_path) for key in line} == {
+        "resourceSpans", "resourceMetrics", "resourceLogs",
+    }  # fmt: skip
+    (spans,) = [line for line in lines(tmp_path) if "resourceSpans" in line]
+    resource = {pair["key"]: pair["value"] for pair in spans["resourceSpans"][0]["resource"]["attributes"]}
+    assert resource["service.name"] == {"stringValue": "shop"}
+
+
+def test_a_named_endpoint_gets_all_signals(tmp_path: Path, collector: Collector) -> None:
+    """OTLP over HTTP to the usual variable, flushed at exit, with the script's name as service; no file is made."""
+    done = run(script(tmp_path, "work(); print('app')"), OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+    assert (done.stdout, done.stderr, done.returncode) == ("app\n", "", 0)
+    assert set(collector.bodies) == {"/v1/traces", "/v1/metrics", "/v1/logs"}
+    assert collector.spans() == [("shop", "work")]
+    assert lines(tmp_path) == []
+
+
+def test_a_collector_that_listens_is_reached_directly(tmp_path: Path, collector: Collector) -> None:
+    """What was found on this machine is not asked through the proxy of the environment."""
+    code = "work()"
+    path = script(tmp_path, code, listens=True)
+    path.write_text(
+        path.read_text().replace(
+            "from opentelemetry import trace",
+            f"destinations._PORTS['http/protobuf'] = {collector.port}\nfrom opentelemetry import trace",
+        )
+    )
+    done = run(path, HTTP_PROXY="http://127.0.0.1:9", http_proxy="http://127.0.0.1:9")
+    assert done.stderr == ""
+    assert collector.spans() == [("shop", "work")]
+
+
+def test_names_of_the_user_win(tmp_path: Path, collector: Collector) -> None:
+    """OTEL_SERVICE_NAME and service.name among the resource attributes beat the script's name."""
+    path = script(tmp_path, "work()")
+    run(path, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_SERVICE_NAME="mine")
+    run(
+        path,
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        OTEL_RESOURCE_ATTRIBUTES="a=b, service.name=other",
+    )
+    assert collector.spans() == [("mine", "work"), ("other", "work")]
+
+
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        ({"OTEL_SDK_DISABLED": "true"}, "nowhere: OTEL_SDK_DISABLED is true"),
+        (
+            {
+                "OTEL_TRACES_EXPORTER": "none",
+                "OTEL_METRICS_EXPORTER": "none",
+                "OTEL_LOGS_EXPORTER": "none",
+            },
+            "nowhere",
+        ),
+    ],
+)
+def test_what_is_switched_off_is_not_set_up(tmp_path: Path, extra: dict[str, str], told: str) -> None:
+    """A disabled SDK, or no exporter for any signal, leaves the process without providers, threads and files."""
+    code = """
+import threading
+work()
+from underlay_instrumentation.sink import configured
+print(shutdown.destination, configured(trace.get_tracer_provider()), threading.active_count())
+"""
+    done = run(script(tmp_path, code), **extra)
+    assert (done.stdout, done.stderr) == (f"{told} False 1\n", "")
+    assert lines(tmp_path) == []
+
+
+def test_one_signal_may_be_off(tmp_path: Path) -> None:
+    """Without traces there are metrics and logs, and no tracer provider."""
+    run(script(tmp_path, "work()"), OTEL_TRACES_EXPORTER="none")
+    assert {key for line in lines(tmp_path) for key in line} == {"resourceMetrics", "resourceLogs"}
+
+
+def test_an_sdk_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    """When the program has providers already, none is replaced and none is added."""
+    path = script(tmp_path, "print(trace.get_tracer_provider() is mine, shutdown.destination)")
+    before = (
+        "from opentelemetry import trace\nfrom opentelemetry.sdk.trace import TracerProvider\n"
+        "mine = TracerProvider(); trace.set_tracer_provider(mine)\n"
+    )
+    path.write_text(before + path.read_text())
+    assert run(path).stdout == "True as the program's own OpenTelemetry SDK does\n"
+
+
+def test_a_wrong_exporter_takes_nothing_else_away(tmp_path: Path) -> None:
+    """An exporter that does not exist is told once, and the other signals and the app go on."""
+    done = run(script(tmp_path, "work(); print('app')"), OTEL_TRACES_EXPORTER="nonesuch")
+    assert (done.stdout, done.returncode) == ("app\n", 0)
+    assert done.stderr.splitlines() == [
+        "the traces exporter nonesuch failed with LookupError; the call itself went on"
+    ]
+    assert {key for line in lines(tmp_path) for key in line} == {"resourceMetrics", "resourceLogs"}
+
+
+def test_a_console_exporter_is_the_users_choice(tmp_path: Path) -> None:
+    """Other exporters are found by their names."""
+    done = run(script(tmp_path, "work()"), OTEL_TRACES_EXPORTER="console")
+    assert '"name": "work"' in done.stdout
+
+
+def test_intervals_of_the_user_win(tmp_path: Path) -> None:
+    """OTEL_METRIC_EXPORT_INTERVAL beats the setting; without it the setting holds."""
+    code = """
+import gc
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader as Reader
+print([found._export_interval_millis for found in gc.get_objects() if isinstance(found, Reader)])
+"""
+    path = script(tmp_path, code)
+    assert run(path).stdout == "[5000.0]\n"
+    assert run(path, OTEL_METRIC_EXPORT_INTERVAL="7000").stdout == "[7000.0]\n"
+
+
+@pytest.mark.parametrize("kind", ["refused", "unavailable"])
+def test_a_dead_collector_is_told_in_one_line(tmp_path: Path, kind: str) -> None:
+    """Whatever is wrong with the Collector, the app's output and exit code stand, and one line says what was lost."""
+    collector = Collector(503)
+    if kind == "refused":
+        collector.close()
+    path = script(tmp_path, "work(); print('app'); sys.exit(3)", timeout=0.3)
+    done = run(path, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+    if kind != "refused":
+        collector.close()
+    assert (done.stdout, done.returncode) == ("app\n", 3)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"underlay: 127.0.0.1:{collector.port} did not take 1 span, 1 ")
+    assert line.endswith("within 0.3 s of the end")
+
+
+def test_a_collector_that_says_no_is_told_too(tmp_path: Path) -> None:
+    """A refusal that is not worth a retry is told without waiting for the bound."""
+    collector = Collector(404)
+    path = script(tmp_path, "work()")
+    done = run(path, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+    collector.close()
+    assert done.stderr == (
+        f"underlay: 127.0.0.1:{collector.port} did not take 1 span, 1 metric point, 1 log record\n"
+    )
+
+
+def terminated(path: Path, **extra: str) -> tuple[int, str, str]:
+    """Run a program until it says that it is ready, send SIGTERM, and wait for its end."""
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    command = [sys.executable, "-u", str(path)]
+    with subprocess.Popen(command, cwd=path.parent, env=environ(**extra), text=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        # The program waits for the end of its input: a wait that a signal cannot miss.
+        out, err = process.communicate(timeout=50)
+    return process.returncode, out, err
+
+
+def test_sigterm_flushes_and_ends_as_it_would(tmp_path: Path) -> None:
+    """SIGTERM sends what is left and ends the process by the signal, which a shell shows as 143."""
+    path = script(tmp_path, "work(); print('ready'); sys.stdin.read()")
+    path.write_text("import signal\n" + path.read_text())
+    assert terminated(path) == (-signal.SIGTERM, "", "")
+    assert names(tmp_path) == ["work"]
+
+
+def test_sigterm_of_the_app_stays_the_apps(tmp_path: Path) -> None:
+    """A handler that was there is called after a flush, and what the app does later is still sent."""
+    code = "work('before'); print('ready'); sys.stdin.read(); work('after'); sys.exit(9)"
+    path = script(tmp_path, code)
+    path.write_text(
+        "import signal\nsignal.signal(signal.SIGTERM, lambda *_: print('mine'))\n" + path.read_text()
+    )
+    assert terminated(path) == (9, "mine\n", "")
+    assert names(tmp_path) == ["before", "after"]
+
+
+def test_sigterm_with_a_dead_collector_still_ends(tmp_path: Path) -> None:
+    """A Collector that does not answer delays SIGTERM by the bound at most, and is told in one line."""
+    path = script(tmp_path, "work(); print('ready'); sys.stdin.read()", timeout=0.3)
+    path.write_text("import signal\n" + path.read_text())
+    code, _, err = terminated(path, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
+    assert (code, len(err.splitlines())) == (-signal.SIGTERM, 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this platform")
+@pytest.mark.parametrize("way", ["os.fork", "multiprocessing"])
+def test_fork_children_flush_what_is_theirs(tmp_path: Path, way: str) -> None:
+    """A child made by fork sends its own spans to a file of its own at its end, and none of its parent's twice."""
+    if way == "os.fork":
+        code = """
+import os
+work("parent")
+child = os.fork()
+if child == 0:
+    work("child"); sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    else:
+        code = """
+import multiprocessing
+work("parent")
+child = multiprocessing.get_context("fork").Process(target=work, args=("child",))
+child.start(); child.join()
+assert child.exitcode == 0
+"""
+    done = run(script(tmp_path, code))
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert sorted(names(tmp_path)) == ["child", "parent"]
+    assert len(list(tmp_path.glob("t/telemetry-*.jsonl"))) == 2
+
+
+def test_shutdown_may_be_called_early_and_again(tmp_path: Path) -> None:
+    """Flush and shutdown are safe to call at any time, and what came before is there."""
+    code = "work(); shutdown.flush(); print(len(open(next(iter(__import__('glob').glob('t/*.jsonl')))).read()) > 0); shutdown(); shutdown(); shutdown.flush()"
+    done = run(script(tmp_path, code))
+    assert (done.stdout, done.stderr) == ("True\n", "")
+    assert names(tmp_path) == ["work"]
+
+
+@pytest.mark.parametrize("family", ["httpx", "httpx2"])
+def test_http_clients_are_instrumented_when_they_are_imported(tmp_path: Path, family: str) -> None:
+    """The HTTP span comes with the client that the program imports, and is not paid for before."""
+    code = f"""
+assert "httpx" not in sys.modules and "httpx2" not in sys.modules
+import {family} as http
+from http.server import BaseHTTPRequestHandler, HTTPServer
+import threading
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(204); self.end_headers()
+    def log_message(self, *a): ...
+server = HTTPServer(("127.0.0.1", 0), Handler)
+threading.Thread(target=server.handle_request, daemon=True).start()
+http.get(f"http://127.0.0.1:{{server.server_address[1]}}/", trust_env=False)
+server.server_close()
+"""
+    done = run(script(tmp_path, code))
+    assert done.stderr == ""
+    assert names(tmp_path) == ["GET"]
+
+
+def test_http_instrumentation_can_be_switched_off(tmp_path: Path) -> None:
+    """OTEL_PYTHON_DISABLED_INSTRUMENTATIONS is honoured, by name and by star."""
+    code = "import httpx; print(hasattr(httpx.HTTPTransport.handle_request, '__wrapped__'))"
+    path = script(tmp_path, code)
+    assert run(path).stdout == "True\n"
+    for value in ("httpx", "a, *"):
+        assert run(path, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=value).stdout == "False\n"
+
+
+def test_a_fault_of_ours_leaves_the_program_alone(tmp_path: Path) -> None:
+    """When setting up fails, the program runs, and the reason is a type and no text."""
+    code = """
+autostart._configure = lambda settings: 1 / 0
+print(autostart.configure(None).destination)
+"""
+    done = run(script(tmp_path, code))
+    assert done.stdout == "nowhere: setting up OpenTelemetry failed with ZeroDivisionError\n"
+    assert done.returncode == 0
