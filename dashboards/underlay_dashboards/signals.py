@@ -1,5 +1,5 @@
-"""The vocabulary as PromQL: how each metric and label is called in Prometheus, and the queries that panels are
-made of.
+"""The vocabulary as PromQL: how each metric and label is called in Prometheus, and the queries that panels
+are made of.
 
 Nothing here types a name: names, units, kinds and labels come from `underlay.telemetry`. The translation is
 that of Prometheus' OTLP receiver with `UnderscoreEscapingWithSuffixes`.
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT", "RANGE", "RATE", "RESOURCE_LABELS", "SERVICE_LABEL", "Dialect", "Flavour", "Is", "at_most",
     "growth", "histogram_count", "histogram_mean", "histogram_total", "label", "legend", "level",
-    "or_zero", "per_second", "prometheus_name", "quantile", "selector", "share", "total", "unit", "unit_per_second",
+    "or_zero", "per_second", "prometheus_name", "quantile", "selector", "share", "total", "unit",
+    "unit_per_second",
 ]  # fmt: skip
 
 Flavour = Literal["classic", "native"]
@@ -43,7 +44,13 @@ SERVICE_LABEL = "service_name"
 """The resource attribute `service.name`, promoted by the stack's Prometheus configuration."""
 
 RESOURCE_LABELS: frozenset[str] = frozenset(
-    {SERVICE_LABEL, "service_instance_id", "service_namespace", "service_version", "deployment_environment_name"}
+    {
+        SERVICE_LABEL,
+        "service_instance_id",
+        "service_namespace",
+        "service_version",
+        "deployment_environment_name",
+    }
 )
 """Labels that every series has beside those of its metric: the promoted resource attributes."""
 
@@ -100,7 +107,7 @@ def legend(*attributes: Attribute, text: str = "") -> str:
 
 
 def prometheus_name(metric: Metric, generation: Generation = "released") -> str:
-    """The name under which Prometheus stores `metric`; of a histogram the name without `_bucket` and its like."""
+    """The name under which Prometheus stores `metric`; of a histogram without `_bucket` and its like."""
     name = metric_name(metric, generation).replace(".", "_")
     suffix = "" if metric.unit.startswith("{") else _UNITS.get(metric.unit, metric.unit)
     if suffix == "ratio" and metric.kind != "gauge":
@@ -147,7 +154,9 @@ def per_second(
     series = selector(metric, *where, dialect=dialect)
     born = f"last_over_time({series}[{RATE}]) unless last_over_time({series}[{_FORGOTTEN}] offset {RATE})"
     scaled = "" if scale == 1 else f"{scale:g} * "
-    return f"{scaled}{_sum(metric, by)} (({born}) / (${{__rate_interval_ms}} / 1000) or rate({series}[{RATE}]))"
+    return (
+        f"{scaled}{_sum(metric, by)} (({born}) / (${{__rate_interval_ms}} / 1000) or rate({series}[{RATE}]))"
+    )
 
 
 def total(
@@ -157,7 +166,9 @@ def total(
     return f"{_sum(metric, by)} ({growth(selector(metric, *where, dialect=dialect), window)})"
 
 
-def level(metric: Metric, *where: Is, by: Iterable[Attribute] = (), how: Literal["sum", "max"] = "sum") -> str:
+def level(
+    metric: Metric, *where: Is, by: Iterable[Attribute] = (), how: Literal["sum", "max"] = "sum"
+) -> str:
     """The value of a gauge now. `max` for states and bounds: the series of a process that has just ended
     linger for five minutes, and would count twice in a sum."""
     names = _names(metric, by)
@@ -223,8 +234,8 @@ def _moved(series: str, window: str) -> str:
 
 
 def _histogram(
-    part: Literal["count", "sum"], metric: Metric, where: tuple[Is, ...], by: Iterable[Attribute], window: str,
-    dialect: Dialect,
+    part: Literal["count", "sum"], metric: Metric, where: tuple[Is, ...], by: Iterable[Attribute],
+    window: str, dialect: Dialect,
 ) -> str:  # fmt: skip
     if dialect.flavour == "native":
         moved = _moved(selector(metric, *where, dialect=dialect), window)

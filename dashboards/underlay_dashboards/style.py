@@ -22,8 +22,22 @@ if TYPE_CHECKING:
     PanelBuilder = Builder[dm.Panel]
 
 __all__ = [
-    "BAD", "GOOD", "JAEGER", "NEUTRAL", "NO_TRAFFIC", "PROMETHEUS", "WARNING", "Query", "data_table", "dashed",
-    "graph", "markdown", "query", "states", "thresholds", "tile",
+    "BAD",
+    "GOOD",
+    "JAEGER",
+    "NEUTRAL",
+    "NO_TRAFFIC",
+    "PROMETHEUS",
+    "WARNING",
+    "Query",
+    "dashed",
+    "data_table",
+    "graph",
+    "markdown",
+    "query",
+    "states",
+    "thresholds",
+    "tile",
 ]  # fmt: skip
 
 PROMETHEUS = cm.DataSourceRef(type_val="prometheus", uid="${datasource}")
@@ -92,10 +106,10 @@ def tile(
 def graph(
     title: str, description: str, queries: Sequence[Query], unit: str, *, stacked: bool = False,
     colors: Mapping[str, str] | None = None, calcs: Sequence[str] = ("lastNotNull", "max"),
-    legend: Literal["table", "list"] = "list", bars: bool = False,
+    legend: Literal["table", "list"] = "list", bars: bool = False, empty: str = NO_TRAFFIC,
 ) -> timeseries.Panel:  # fmt: skip
     """Lines over time. `colors` fixes the colour of a series by the name in its legend, so that one thing has
-    one colour on every panel."""
+    one colour on every panel; `empty` is what the panel says without a series."""
     panel = (
         timeseries.Panel()
         .title(title)
@@ -103,7 +117,7 @@ def graph(
         .datasource(PROMETHEUS)
         .unit(unit)
         .min(0)
-        .no_value(NO_TRAFFIC)
+        .no_value(empty)
         .legend(_legend(legend, calcs))
         .tooltip(cb.VizTooltipOptions().mode(cm.TooltipDisplayMode.MULTI).sort(cm.SortOrder.DESCENDING))
         .line_width(1 if stacked or bars else 2)
@@ -141,8 +155,8 @@ def dashed(panel: timeseries.Panel, name: str, color: str) -> timeseries.Panel:
 def states(
     title: str, description: str, one: Query, values: Mapping[int, tuple[str, str]]
 ) -> statetimeline.Panel:
-    """States over time as coloured bars: `values` gives the name and colour of each number. What is unknown is
-    said to be unknown, never drawn as good."""
+    """States over time as coloured bars: `values` gives the name and colour of each number. What is unknown
+    is said to be unknown, never drawn as good."""
     mapped: list[dm.ValueMapping] = [
         dm.ValueMap(
             options={
@@ -179,7 +193,9 @@ def states(
     )
 
 
-def data_table(title: str, description: str, source: cm.DataSourceRef, widths: Mapping[str, int]) -> table.Panel:
+def data_table(
+    title: str, description: str, source: cm.DataSourceRef, widths: Mapping[str, int]
+) -> table.Panel:
     """A table without targets: `widths` (pixels) of the columns that have a name."""
     panel = (
         table.Panel()

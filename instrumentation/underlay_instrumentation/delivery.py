@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CountedLogs", "CountedMetrics", "CountedSpans", "Tally", "fold_exporter_logs"]
 
+_SPANS: Final = "spans"
+_POINTS: Final = "metric points"
+_RECORDS: Final = "log records"
+_KINDS: Final = (_SPANS, _POINTS, _RECORDS)
+
 _EXPORTER_LOGGERS: Final = (
     "opentelemetry.exporter.otlp.common.http",
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
@@ -54,28 +59,26 @@ class Tally:
         last loss of them counts."""
         with self._lock:
             self._pending[kind] -= count
-            before = 0 if kind == "metric points" else self._lost.get(kind, 0)
+            before = 0 if kind == _POINTS else self._lost.get(kind, 0)
             if not delivered:
                 self._lost[kind] = before + count
-            elif kind == "metric points":
+            elif kind == _POINTS:
                 self._lost.pop(kind, None)
 
     def line(self) -> str:
         """What was lost, in one line; "" when nothing was. What an exporter still holds counts as lost: the
         process is ending."""
         with self._lock:
-            kinds = dict.fromkeys((*self._lost, *self._pending))
-            # The last collection at exit replaces an earlier lost one.
-            counts = {
-                kind: max(self._lost.get(kind, 0), self._pending.get(kind, 0))
-                if kind == "metric points"
-                else self._lost.get(kind, 0) + self._pending.get(kind, 0)
-                for kind in kinds
-            }
+            counts = {kind: self._count(kind) for kind in _KINDS}
         told = ", ".join(
             f"{count} {kind if count > 1 else kind[:-1]}" for kind, count in counts.items() if count
         )
         return f"underlay: {self.where} did not take {told}" if told else ""
+
+    def _count(self, kind: str) -> int:
+        lost, pending = self._lost.get(kind, 0), self._pending.get(kind, 0)
+        # The collection at exit stands for the lost ones before it.
+        return max(lost, pending) if kind == _POINTS else lost + pending
 
 
 class CountedSpans(SpanExporter):
@@ -86,12 +89,12 @@ class CountedSpans(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export, and count."""
-        self._tally.began("spans", len(spans))
+        self._tally.began(_SPANS, len(spans))
         result = SpanExportResult.FAILURE
         try:
             result = self._inner.export(spans)
         finally:
-            self._tally.ended("spans", len(spans), delivered=result is SpanExportResult.SUCCESS)
+            self._tally.ended(_SPANS, len(spans), delivered=result is SpanExportResult.SUCCESS)
         return result
 
     def shutdown(self) -> None:
@@ -118,12 +121,12 @@ class CountedMetrics(MetricExporter):
     ) -> MetricExportResult:
         """Export, and count."""
         points = points_of(metrics_data)
-        self._tally.began("metric points", points)
+        self._tally.began(_POINTS, points)
         result = MetricExportResult.FAILURE
         try:
             result = self._inner.export(metrics_data, timeout_millis, **kwargs)
         finally:
-            self._tally.ended("metric points", points, delivered=result is MetricExportResult.SUCCESS)
+            self._tally.ended(_POINTS, points, delivered=result is MetricExportResult.SUCCESS)
         return result
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
@@ -145,12 +148,12 @@ class CountedLogs(LogRecordExporter):
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
         """Export, and count."""
-        self._tally.began("log records", len(batch))
+        self._tally.began(_RECORDS, len(batch))
         result: LogRecordExportResult = LogRecordExportResult.FAILURE
         try:
             result = self._inner.export(batch)
         finally:
-            self._tally.ended("log records", len(batch), delivered=result is LogRecordExportResult.SUCCESS)
+            self._tally.ended(_RECORDS, len(batch), delivered=result is LogRecordExportResult.SUCCESS)
         return result
 
     def shutdown(self) -> None:

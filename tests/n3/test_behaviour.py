@@ -21,7 +21,8 @@ from underlay.n3 import (
     _LLMMetrics,
     _reset_circuit_breaker,
 )
-from underlay.telemetry.events import CallEnded
+from underlay.telemetry.events import AttemptStarted, CallEnded, CallStarted
+from underlay.telemetry.listener import QuietHandle
 from underlay.testing import FakeClock
 
 from .conftest import House, together
@@ -355,19 +356,102 @@ def test_a_hit_counts_no_latency_and_no_tokens(house: House) -> None:
     assert [call.of(CallEnded)[0].result for call in house.recorder.calls] == ["miss"] + ["hit"] * 9
 
 
+class Slow(QuietHandle):
+    """A listener by which a quarter of a second passes while a provider is asked."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+
+    def start(self, _: CallStarted) -> Slow:
+        """A call began."""
+        return self
+
+    def event(self, event: object) -> None:
+        """An attempt takes its time."""
+        if isinstance(event, AttemptStarted):
+            self._clock.advance(0.25)
+
+
 def test_latencies_are_milliseconds(house: House) -> None:
-    """An answer that took a quarter of a second reads 250."""
+    """An answer that took a quarter of a second reads 250, and nine hits at no time change nothing."""
+    house.runtime.listen(Slow(house.clock))
+    for _ in range(10):
+        _llm_call("Once", "gpt-4o")
+    stats = _get_llm_stats()
+    assert stats["cache_hit_rate"] == 0.9
+    percentiles = [
+        stats["by_model"]["gpt-4o"][name] for name in ("latency_p50", "latency_p95", "latency_p99")
+    ]
+    assert percentiles == [250, 250, 250]
 
-    class Slow:
-        """The provider's time passes while its answer is awaited."""
 
-        def start(self, _: object) -> Slow:
-            house.clock.advance(0.25)
-            return self
+def test_a_refusal_has_no_latency(house: House) -> None:
+    """Calls that no provider answered are errors by their type and not in the percentiles."""
+    house.runtime.listen(Slow(house.clock))
+    bring_down(house)
+    for number in range(7):
+        with pytest.raises(_CircuitBreakerError):
+            _llm_call(f"Refused {number}", "gpt-4o")
+    stats = _get_llm_stats()["by_model"]["gpt-4o"]
+    assert (stats["calls"], stats["errors_by_type"]["circuit_open"]) == (12, 7)
+    assert stats["latency_p50"] == 250
 
-        def event(self, _: object) -> None:
-            """Nothing to note."""
 
-    # The listener is told after the call's clock has started for nobody: time passes by hand instead.
-    del Slow
-    house.runtime.engine.watch.event  # noqa: B018
+def test_recorded_errors_and_hits() -> None:
+    """Errors are counted by type, hits as a rate; neither has a latency, and a hit spends no tokens."""
+    metrics = _LLMMetrics()
+    metrics.record_call("gpt-4", 1, 10, True)
+    metrics.record_call("gpt-4", 30_000, 0, False, error="timeout")
+    metrics.record_call("gpt-4", 1001, 20, False)
+    metrics.record_call("claude", 5, 1, False)
+    stats = metrics.get_stats()
+    assert (stats["total_calls"], stats["cache_hit_rate"]) == (4, 0.25)
+    assert stats["by_model"]["gpt-4"] == {
+        "calls": 3,
+        "latency_p50": 1001,
+        "latency_p95": 1001,
+        "latency_p99": 1001,
+        "tokens": 20,
+        "errors": 1,
+        "errors_by_type": {"timeout": 1},
+    }
+    assert stats["by_model"]["claude"]["calls"] == 1
+
+
+@pytest.mark.parametrize(("latency", "tokens", "name"), [(float("nan"), 0, "latency_ms"), (1, -1, "tokens")])
+def test_a_wrong_measure_is_named(latency: float, tokens: int, name: str) -> None:
+    """A latency or a number of tokens that cannot be is an error, and counts nothing."""
+    metrics = _LLMMetrics()
+    with pytest.raises(ValueError, match=f"{name} = .*: allowed is 0 or more"):
+        metrics.record_call("gpt-4", latency, tokens, False)
+    assert metrics.get_stats()["total_calls"] == 0
+
+
+def test_metrics_are_safe_under_threads() -> None:
+    """Of eight threads no call and no token is lost."""
+    metrics = _LLMMetrics()
+
+    def record(_: int) -> None:
+        for _ in range(250):
+            metrics.record_call("gpt-4", 100, 2, False)
+
+    together(8, record)
+    stats = metrics.get_stats()["by_model"]["gpt-4"]
+    assert (stats["calls"], stats["tokens"], stats["latency_p99"]) == (2000, 4000, 100)
+
+
+def test_concurrent_calls_are_all_counted(house: House) -> None:
+    """Twenty callers at once: every one answered, sent once and counted."""
+    answers = together(20, lambda number: _llm_call(f"prompt {number}", "gpt-4o"))
+    assert len(set(answers)) == house.upstream == _get_llm_stats()["total_calls"] == 20
+    assert _get_cache_stats()["size"] == 20
+
+
+def test_what_cannot_be_asked_is_said(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown model and a missing key are errors that say what to do."""
+    with pytest.raises(UnknownModelError, match="model 'mystery-1'"):
+        _llm_call("Hello", "mystery-1")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(MissingCredentialError, match="OPENAI_API_KEY is not set"):
+        _llm_call("Hello", "gpt-4o")
+    assert house.upstream == 0

@@ -69,6 +69,7 @@ _PORTS: Final = {"http": 80, "https": 443}
 _BY_END: Final[Mapping[str, Dialect]] = {dialect.suffix.rpartition("/")[2]: dialect for dialect in DIALECTS}
 
 
+_SEEN_LIMIT = 1024  # addresses remembered; an app calls a handful
 _ENDS: Final = frozenset(name.encode() for name in _BY_END)
 
 
@@ -106,7 +107,7 @@ class Recogniser:
     recognition on unknown hosts off (the setting `recognise: known`).
     """
 
-    __slots__ = ("_own", "_unknown")
+    __slots__ = ("_own", "_seen", "_unknown")
 
     def __init__(
         self,
@@ -122,6 +123,7 @@ class Recogniser:
             own[_key_of(name)] = provider
         own.pop("", None)
         self._own = own
+        self._seen: dict[tuple[str, int | None, str, str | None], Candidate | None] = {}
         self._unknown = unknown
 
     def recognise(
@@ -134,12 +136,21 @@ class Recogniser:
         """
         if method != "POST":
             return None
+        asked = (host, port, path, content_type)
+        try:
+            return self._seen[asked]
+        except KeyError:
+            pass
         if "?" in path:
             path = path[: path.index("?")]
         dialect = _BY_END.get(path[path.rfind("/") + 1 :])
         if dialect is None:
             return None
-        return self._candidate(dialect, host.lower(), port, path, content_type)
+        candidate = self._candidate(dialect, host.lower(), port, path, content_type)
+        if len(self._seen) >= _SEEN_LIMIT:
+            self._seen.clear()
+        self._seen[asked] = candidate
+        return candidate
 
     def _candidate(
         self, dialect: Dialect, host: str, port: int | None, path: str, content_type: str | None

@@ -3,7 +3,6 @@ adapter; nothing below sniffs."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from threading import Event
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from underlay.pipeline.driver import drive
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Coroutine, Hashable
 
 __all__ = ["THREADS", "AsyncioHome", "Home", "TrioHome", "current_home"]
@@ -80,7 +80,7 @@ class AsyncioHome:
         task.add_done_callback(_tasks.discard)
 
     def cancelled(self, error: BaseException) -> bool:
-        return isinstance(error, asyncio.CancelledError)
+        return isinstance(error, sys.modules["asyncio"].CancelledError)
 
 
 _tasks: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
@@ -120,4 +120,5 @@ def current_home() -> Home:
     trio = sys.modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_run():
         return TrioHome(trio)
-    return AsyncioHome(asyncio.get_running_loop())
+    # Whoever runs in a loop has imported it; whoever does not need not pay for it.
+    return AsyncioHome(sys.modules["asyncio"].get_running_loop())
