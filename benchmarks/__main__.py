@@ -1,54 +1,113 @@
-"""`python -m benchmarks [--rounds N] [--calls N] [--json]`: print every table."""
+"""`python -m benchmarks`: what a call costs, beside the bare client and beside another instrumentation."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import platform
-from dataclasses import asdict
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
 
-from benchmarks.overhead import LABELS, Figure, measure
-from benchmarks.start import measure_start
-from benchmarks.worker import CHUNKS
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks.cells import CLIENTS, cells
+from benchmarks.interleave import measure
+from benchmarks.report import as_json, machine, markdown
+from benchmarks.starts import KINDS, starts
+from benchmarks.table import rows
+from benchmarks.worlds import WORLDS
+
+_QUICK = {"rounds": 5, "burst_ms": 10, "runs": 3, "clients": ["openai", "httpx2"]}
+_FULL = {"rounds": 21, "burst_ms": 25, "runs": 11, "clients": list(CLIENTS)}
 
 
-def shown(figure: Figure) -> str:
-    """A figure with its spread."""
-    return f"{figure.added:+.1f} ({figure.low:+.1f} .. {figure.high:+.1f}), x{figure.ratio:.2f}"
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--calls", type=int, default=50, help="calls in one burst")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    rows = measure(options.rounds, options.calls)
-    starts = measure_start(max(3, options.rounds // 4))
-    if options.json:
-        print(json.dumps({"schema": 1, "overhead": [asdict(row) for row in rows], "start": starts}, indent=2))
-        return
-    load = os.getloadavg()[0]
-    print(
-        f"Python {platform.python_version()}, {os.cpu_count()} cores, load {load:.1f}; {options.rounds} rounds interleaved"
-    )
-    print(
-        "\nAdded to the bare client, microseconds: median of paired differences (middle half), ratio to the bare client\n"
-    )
-    print("| scenario | variant | bare CPU | added CPU | added wall |\n|---|---|---|---|---|")
-    for row in rows:
-        unit = " per chunk" if row.scenario.startswith("stream") else ""
-        name = row.scenario + unit
-        print(
-            f"| {name} | {LABELS[row.variant]} | {row.bare_us:.1f} | {shown(row.cpu)} | {shown(row.wall)} |"
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, return 0."""
+    options = _options(arguments)
+    made = cells(options.clients)
+    load = _load()
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True) if console.is_terminal else nullcontext() as progress:
+        step = _stepper(progress, "calls", options.rounds * len(made))
+        samples = measure(
+            made,
+            options.worlds,
+            rounds=options.rounds,
+            burst=options.burst_ms / 1e3,
+            seed=options.seed,
+            step=step,
         )
-    print(f"\nA stream has {CHUNKS} chunks; its call's own cost is spread over them.")
-    print("\n| start | median ms (middle half) |\n|---|---|")
-    for name, (low, middle, high) in starts.items():
-        print(f"| {name} | {middle:.0f} ({low:.0f} .. {high:.0f}) |")
+        step = _stepper(progress, "starts", options.runs * len(KINDS))
+        started = starts(options.runs, seed=options.seed, step=step) if options.runs else []
+    table = rows(samples, options.clients, options.worlds)
+    parameters = {
+        name: getattr(options, name) for name in ("rounds", "burst_ms", "runs", "seed", "clients", "worlds")
+    }
+    where = machine((*load, *_load()))
+    if options.json:
+        print(json.dumps(as_json(where, parameters, table, started), indent=1))
+    else:
+        print(markdown(where, parameters, table, started))
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    parser.add_argument("--quick", action="store_true", help="fewer clients and rounds: about a minute")
+    parser.add_argument("--rounds", type=_at_least(1), help=f"rounds of bursts ({_FULL['rounds']})")
+    parser.add_argument(
+        "--burst-ms", type=_at_least(1), help=f"length of a burst in ms ({_FULL['burst_ms']})"
+    )
+    parser.add_argument(
+        "--runs", type=_at_least(0), help=f"processes per kind of start; 0 for none ({_FULL['runs']})"
+    )
+    parser.add_argument(
+        "--clients", nargs="+", choices=list(CLIENTS), metavar="CLIENT", help=", ".join(CLIENTS)
+    )
+    parser.add_argument(
+        "--worlds",
+        nargs="+",
+        choices=list(WORLDS),
+        default=list(WORLDS),
+        metavar="WORLD",
+        help=", ".join(WORLDS),
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of the order of turns (1)")
+    options = parser.parse_args(arguments)
+    for name, value in (_QUICK if options.quick else _FULL).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value}: allowed is {least} or more")
+        return value
+
+    return whole
+
+
+def _stepper(progress: Any, title: str, total: int) -> Callable[[], None]:
+    if progress is None:
+        return _silent
+    task = progress.add_task(title, total=total)
+    return lambda: progress.advance(task)
+
+
+def _silent() -> None:
+    """No bar without a terminal."""
+
+
+def _load() -> tuple[float, ...]:
+    return (os.getloadavg()[0],) if hasattr(os, "getloadavg") else ()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -66,12 +66,20 @@ class Cell:
         return f"{self.client}/{self.traffic}/{self.frames}"
 
 
-TRAFFIC = (("unknown", 0), ("miss", 0), ("hit", 0), ("miss", SHORT), ("miss", LONG), ("hit", SHORT), ("hit", LONG))
+_TRAFFIC = (
+    ("unknown", 0),
+    ("miss", 0),
+    ("hit", 0),
+    ("miss", SHORT),
+    ("miss", LONG),
+    ("hit", SHORT),
+    ("hit", LONG),
+)
 
 
 def cells(clients: list[str]) -> list[Cell]:
     """Every cell of these clients."""
-    return [Cell(client, traffic, frames) for client in clients for traffic, frames in TRAFFIC]
+    return [Cell(client, traffic, frames) for client in clients for traffic, frames in _TRAFFIC]
 
 
 Operation = Callable[[int], None]
@@ -114,7 +122,9 @@ def _reply(cell: Cell) -> Reply:
 def _unpatched(base: Any) -> Any:
     """The client class as it was before underlay's seam."""
     method = base.__dict__["_transport_for_url"]
-    return type(f"Bare{base.__name__}", (base,), {"_transport_for_url": getattr(method, "__wrapped__", method)})
+    return type(
+        f"Bare{base.__name__}", (base,), {"_transport_for_url": getattr(method, "__wrapped__", method)}
+    )
 
 
 def _repeated(call: Callable[[], object]) -> Operation:

@@ -29,7 +29,9 @@ _FEWEST, _MOST = 3, 1000  # calls in a burst
 def environment() -> dict[str, str]:
     """The environment of every process that is measured: no settings of this machine's, one hash seed."""
     kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "UNDERLAY_", "OPENAI_"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("OTEL_", "UNDERLAY_", "OPENAI_"))
     }
     path = os.pathsep.join(filter(None, (str(ROOT), kept.get("PYTHONPATH"))))
     return {**kept, "PYTHONPATH": path, "PYTHONHASHSEED": "0"}

@@ -14,7 +14,7 @@ __all__ = ["TELEMETRY", "WORLDS", "World", "enter"]
 TELEMETRY: dict[str, str] = {
     "off": "no OpenTelemetry SDK",
     "on": "SDK with spans and metrics, exporters that do nothing",
-    "full": "batch span processor and periodic metric reader (5 s) into memory, and OpenTelemetry's httpx spans",
+    "full": "batch span processor, metric reader of 5 s, both into memory, and OpenTelemetry's httpx spans",
 }
 
 
@@ -101,7 +101,9 @@ def _providers(*, full: bool) -> Callable[[], None]:
             super().__init__()
             self.kept: MetricsData | None = None
 
-        def export(self, metrics_data: MetricsData, timeout_millis: float = 0, **_: Any) -> MetricExportResult:
+        def export(
+            self, metrics_data: MetricsData, timeout_millis: float = 0, **_: Any
+        ) -> MetricExportResult:
             if full:
                 self.kept = metrics_data
             return MetricExportResult.SUCCESS

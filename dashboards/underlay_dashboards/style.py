@@ -79,7 +79,7 @@ def thresholds(*steps: tuple[float | None, str]) -> db.ThresholdsConfig:
 
 def tile(
     title: str, description: str, expression: str, unit: str, steps: Sequence[tuple[float | None, str]] = (),
-    *, decimals: int | None = None,
+    *, decimals: int | None = None, empty: str = NO_TRAFFIC,
 ) -> stat.Panel:  # fmt: skip
     """One number over the time range of the dashboard, coloured by its thresholds."""
     panel = (
@@ -90,7 +90,7 @@ def tile(
         .with_target(query(Query(expression), 0, instant=True))
         .unit(unit)
         .min(0)
-        .no_value(NO_TRAFFIC)
+        .no_value(empty)
         .thresholds(thresholds(*(steps or [(None, NEUTRAL)])))
         .color_scheme(db.FieldColor().mode(dm.FieldColorModeId.THRESHOLDS))
         .reduce_options(cb.ReduceDataOptions().calcs(["lastNotNull"]).values(False))  # noqa: FBT003

@@ -28,8 +28,14 @@ from underlay_instrumentation.delivery import (
     fold_exporter_logs,
 )
 from underlay_instrumentation.faults import fault
-from underlay_instrumentation.file_exporters import FileLogExporter, FileMetricExporter, FileSpanExporter
-from underlay_instrumentation.http_spans import instrument_http_clients
+from underlay_instrumentation.file_exporters import (
+    ENCODERS,
+    FileLogExporter,
+    FileMetricExporter,
+    FileSpanExporter,
+)
+from underlay_instrumentation.http_spans import instrument_http_clients, when_imported
+from underlay_instrumentation.late import LateLogs, LateMetrics, LateSpans
 from underlay_instrumentation.local_file import LocalFile
 from underlay_instrumentation.shutdown import Shutdown, Stoppable, inert
 from underlay_instrumentation.sink import configured
@@ -47,7 +53,7 @@ _FILE_DELAY_MS: Final = 1000
 """How long spans wait before they are written to the local file: `underlay traces` is often run beside the
 program."""
 
-_HTTP_EXPORTERS: Final[Mapping[Signal, tuple[str, str]]] = {
+_OTLP_EXPORTERS: Final[Mapping[Signal, tuple[str, str]]] = {
     "traces": ("trace_exporter", "OTLPSpanExporter"),
     "metrics": ("metric_exporter", "OTLPMetricExporter"),
     "logs": ("_log_exporter", "OTLPLogExporter"),
@@ -56,6 +62,11 @@ _FILE_EXPORTERS: Final[Mapping[Signal, Callable[[LocalFile], Any]]] = {
     "traces": FileSpanExporter,
     "metrics": FileMetricExporter,
     "logs": FileLogExporter,
+}
+_LATE: Final[Mapping[Signal, Callable[[str, Callable[[], Any]], Any]]] = {
+    "traces": LateSpans,
+    "metrics": LateMetrics,
+    "logs": LateLogs,
 }
 _COUNTED: Final[Mapping[Signal, Callable[[Any, Tally], Any]]] = {
     "traces": CountedSpans,
@@ -122,6 +133,7 @@ def _configure(settings: Settings) -> Shutdown:
         for signal in destinations.SIGNALS
         if targets[signal]
     ]
+    when_imported(lambda: _load(targets))
     instrument_http_clients()
     shutdown = Shutdown(told, providers, timeout=telemetry.exit_timeout, tally=tally, close=file.close)
     shutdown.install()
@@ -188,13 +200,34 @@ def _exporters(
     return made
 
 
-def _otlp(signal: Signal, target: Target) -> Any:
-    module, name = _HTTP_EXPORTERS[signal]
+def _load(targets: Mapping[Signal, tuple[Target, ...]]) -> None:
+    """Import what the first export needs. Done when the program imports an HTTP client, so that it neither
+    costs a program without one nor runs beside the first calls."""
+    for signal, several in targets.items():
+        for target in several:
+            for module in ENCODERS if target.name == "file" else ():
+                import_module(module)
+            if target.name == "otlp":
+                import_module(_otlp_module(signal, target))
+
+
+def _otlp_module(signal: Signal, target: Target) -> str:
     family = "grpc" if target.protocol == "grpc" else "http"
-    exporter = getattr(import_module(f"opentelemetry.exporter.otlp.proto.{family}.{module}"), name)
+    return f"opentelemetry.exporter.otlp.proto.{family}.{_OTLP_EXPORTERS[signal][0]}"
+
+
+def _otlp(signal: Signal, target: Target) -> Any:
+    if target.protocol == "grpc":
+        # Its threads and channels are better made before the program's own.
+        return _make_otlp(signal, target)
+    return _LATE[signal](f"the {signal} exporter {target.name}", lambda: _make_otlp(signal, target))
+
+
+def _make_otlp(signal: Signal, target: Target) -> Any:
+    exporter = getattr(import_module(_otlp_module(signal, target)), _OTLP_EXPORTERS[signal][1])
     if not target.found:
         return exporter()
-    if family == "grpc":
+    if target.protocol == "grpc":
         return exporter(endpoint=target.endpoint, insecure=True)
     # What was found on this machine is reached directly, also where the environment names a proxy.
     session = import_module("requests").Session()

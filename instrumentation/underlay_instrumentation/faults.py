@@ -16,4 +16,4 @@ def fault(where: str, error: BaseException) -> None:
     kind = (where, type(error).__name__)
     level = logging.DEBUG if kind in _told else logging.WARNING
     _told.add(kind)
-    _log.log(level, "%s failed with %s; the call itself went on", *kind)
+    _log.log(level, "underlay: %s failed with %s; the program goes on without it", *kind)

@@ -3,18 +3,14 @@ encoding."""
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.exporter.otlp.json.common._log_encoder import encode_logs
-from opentelemetry.exporter.otlp.json.common.metrics_encoder import encode_metrics
-from opentelemetry.exporter.otlp.json.common.trace_encoder import encode_spans
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
-from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION
-from opentelemetry.sdk.metrics import Histogram
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
-from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from underlay_instrumentation.late import aggregation, idle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +20,15 @@ if TYPE_CHECKING:
 
     from underlay_instrumentation.local_file import LocalFile
 
-__all__ = ["FileLogExporter", "FileMetricExporter", "FileSpanExporter"]
+__all__ = ["ENCODERS", "FileLogExporter", "FileMetricExporter", "FileSpanExporter", "points_of"]
+
+_ENCODERS_OF: Final = "opentelemetry.exporter.otlp.json.common"
+_LOGS, _METRICS, _SPANS = (
+    f"{_ENCODERS_OF}.{name}" for name in ("_log_encoder", "metrics_encoder", "trace_encoder")
+)
+
+ENCODERS: Final = (_LOGS, _METRICS, _SPANS)
+"""Modules that the exporters import with their first batch: a program that makes no call does not need them."""
 
 
 class FileSpanExporter(SpanExporter):
@@ -35,7 +39,7 @@ class FileSpanExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Write one line."""
-        written = self._file.write(encode_spans(spans).to_json(), len(spans))
+        written = self._file.write(import_module(_SPANS).encode_spans(spans).to_json(), len(spans))
         return SpanExportResult.SUCCESS if written else SpanExportResult.FAILURE
 
     def shutdown(self) -> None:
@@ -50,14 +54,9 @@ class FileMetricExporter(MetricExporter):
     """One line per collection. Honours the variable that asks OTLP exporters for exponential histograms."""
 
     def __init__(self, file: LocalFile) -> None:
-        wanted = os.environ.get(OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION, "").strip().lower()
-        exponential = wanted == "base2_exponential_bucket_histogram"
-        super().__init__(
-            preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation()}
-            if exponential
-            else None
-        )
+        super().__init__(preferred_aggregation=aggregation())
         self._file = file
+        self._began = False
 
     def export(
         self,
@@ -65,11 +64,13 @@ class FileMetricExporter(MetricExporter):
         timeout_millis: float = 10_000,
         **_kwargs: Any,
     ) -> MetricExportResult:
-        """Write one line, or none when there is nothing to tell."""
+        """Write one line; none before there is something to tell, so that a program without calls leaves no
+        file."""
         points = points_of(metrics_data)
-        if not points:
+        if not points or (not self._began and idle(metrics_data)):
             return MetricExportResult.SUCCESS
-        written = self._file.write(encode_metrics(metrics_data).to_json(), points)
+        self._began = True
+        written = self._file.write(import_module(_METRICS).encode_metrics(metrics_data).to_json(), points)
         return MetricExportResult.SUCCESS if written else MetricExportResult.FAILURE
 
     def shutdown(self, timeout_millis: float = 30_000, **_kwargs: Any) -> None:
@@ -88,7 +89,7 @@ class FileLogExporter(LogRecordExporter):
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
         """Write one line."""
-        written = self._file.write(encode_logs(batch).to_json(), len(batch))
+        written = self._file.write(import_module(_LOGS).encode_logs(batch).to_json(), len(batch))
         return LogRecordExportResult.SUCCESS if written else LogRecordExportResult.FAILURE
 
     def shutdown(self) -> None:

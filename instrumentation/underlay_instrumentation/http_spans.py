@@ -5,13 +5,31 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from underlay_instrumentation.faults import fault
 
-__all__ = ["instrument_http_clients"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["instrument_http_clients", "when_imported"]
 
 _INSTRUMENTORS: Final = {"httpx": "HTTPXClientInstrumentor", "httpx2": "HTTPX2ClientInstrumentor"}
+
+
+def when_imported(action: Callable[[], object]) -> None:
+    """Do something when the program imports a client family, or now where it has. What it raises is told, and
+    the program's import goes on."""
+    from wrapt import register_post_import_hook
+
+    def hook(module: Any) -> None:
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - the import that this hook runs in belongs to the program
+            fault(f"what was to be done when {module.__name__} is imported", error)
+
+    for family in _INSTRUMENTORS:
+        register_post_import_hook(hook, family)
 
 
 def instrument_http_clients() -> None:

@@ -53,7 +53,14 @@ def uninstrument() -> None:
     global _runtime
     with _lock:
         seam.remove()
-        _runtime = None
+        runtime, _runtime = _runtime, None
+    if runtime is None:
+        return
+    for listener in runtime.engine.watch.listeners:
+        # A listener that reads the runtime's statistics has something to let go of.
+        close = getattr(listener, "close", None)
+        if close is not None:
+            close()
 
 
 def current() -> Runtime | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
-from typing import Any, is_typeddict
+from typing import Any
 
 from anthropic.types import message_create_params
 from openai.types import embedding_create_params
 from openai.types.chat import completion_create_params
 from openai.types.responses import response_create_params
+from typing_extensions import is_typeddict
 
 __all__ = ["FIELDS", "PATHS"]
 
@@ -33,14 +35,19 @@ def _typed_dicts(hint: Any) -> list[Any]:
     return found
 
 
+@functools.cache
+def _fields(request: Any) -> list[tuple[str, list[Any]]]:
+    hints = typing.get_type_hints(request)
+    return [(name, _typed_dicts(hint)) for name, hint in hints.items()]
+
+
 def _paths(request: Any, above: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
     found: set[tuple[str, ...]] = set()
-    for name, hint in typing.get_type_hints(request).items():
+    for name, nested in _fields(request):
         path = (*above, name)
         found.add(path)
         if len(path) < _DEPTH:
-            for nested in _typed_dicts(hint):
-                found |= _paths(nested, path)
+            found.update(*(_paths(each, path) for each in nested))
     return found
 
 

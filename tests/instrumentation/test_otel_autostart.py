@@ -225,7 +225,7 @@ def test_a_wrong_exporter_takes_nothing_else_away(tmp_path: Path) -> None:
     done = run(script(tmp_path, "work(); print('app')"), OTEL_TRACES_EXPORTER="nonesuch")
     assert (done.stdout, done.returncode) == ("app\n", 0)
     assert done.stderr.splitlines() == [
-        "the traces exporter nonesuch failed with LookupError; the call itself went on"
+        "underlay: the traces exporter nonesuch failed with LookupError; the program goes on without it"
     ]
     assert {key for line in lines(tmp_path) for key in line} == {"resourceMetrics", "resourceLogs"}
 
@@ -390,3 +390,10 @@ print(autostart.configure(None).destination)
     done = run(script(tmp_path, code))
     assert done.stdout == "nowhere: setting up OpenTelemetry failed with ZeroDivisionError\n"
     assert done.returncode == 0
+
+
+def test_a_declarative_file_that_cannot_be_used_leaves_the_program_alone(tmp_path: Path) -> None:
+    """OTEL_CONFIG_FILE rules where it is set; when it cannot be used, one line says so and the program runs."""
+    done = run(script(tmp_path, "work(); print('app')"), OTEL_CONFIG_FILE=str(tmp_path / "none.yaml"))
+    assert (done.stdout, done.returncode, len(done.stderr.splitlines())) == ("app\n", 0, 1)
+    assert lines(tmp_path) == []

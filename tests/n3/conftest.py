@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ def running() -> Iterator[Simulator]:
 def simulator(running: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     """Simulated providers that nobody has called, where the environment says they are; no runtime yet."""
     running.reset()
+    for name in [name for name in os.environ if name.startswith(("UNDERLAY_", "OTEL_"))]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("OPENAI_BASE_URL", f"{running.url}/v1")
     monkeypatch.setenv("OPENAI_API_KEY", "key")
     monkeypatch.setenv("ANTHROPIC_BASE_URL", running.url)

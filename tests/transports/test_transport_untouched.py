@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextvars import ContextVar
 from typing import Any
 
@@ -275,8 +274,3 @@ def test_an_empty_answer_passes(lab: Lab) -> None:
         assert (lab.attempt.stored, lab.attempt.verdict) == (False, "failure")
 
     lab.run(scenario)
-
-
-def test_settings_of_the_scripted_body_hold() -> None:
-    """The odd body of these tests is valid JSON with a model and messages, so that it is a call of ours."""
-    assert json.loads(BODY)["model"] == "gpt-4o"

@@ -88,7 +88,8 @@ def batch_against_individual(dialect: Dialect) -> Graph:
         [
             Query(
                 s.quantile(
-                    0.95, m.CALL_DURATION, PROVIDER_ANSWERED, s.Is(a.BATCH_MODE, (BatchMode.ALONE,)), dialect=dialect
+                    0.95, m.CALL_DURATION, PROVIDER_ANSWERED, s.Is(a.BATCH_MODE, (BatchMode.ALONE,)),
+                    dialect=dialect,
                 ),
                 "individual",
             ),

@@ -8,9 +8,10 @@ from underlay.telemetry import attributes as a
 from underlay.telemetry import metrics as m
 from underlay.telemetry.attributes import CircuitState
 from underlay_dashboards import signals as s
-from underlay_dashboards.style import Query, graph, states
+from underlay_dashboards.style import Query, graph, states, tile
 
 if TYPE_CHECKING:
+    from grafana_foundation_sdk.builders.stat import Panel as Stat
     from grafana_foundation_sdk.builders.statetimeline import Panel as Timeline
     from grafana_foundation_sdk.builders.timeseries import Panel as Graph
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STATES", "STATE_COLORS", "circuit_states", "error_rate_by_kind", "errors_per_model", "faults_by_stage",
-    "recoveries", "refusals", "time_in_state",
+    "mean_time_open", "recoveries", "refusals", "trips_and_recoveries",
 ]  # fmt: skip
 
 STATE_COLORS: dict[str, str] = {
@@ -89,42 +90,60 @@ def refusals(dialect: Dialect) -> Graph:
         [Query(s.per_second(m.REFUSALS, by=(a.REQUEST_MODEL,), dialect=dialect), s.legend(a.REQUEST_MODEL))],
         s.unit_per_second(m.REFUSALS),
         stacked=True,
+        empty="nothing refused",
     )
 
 
-def recoveries(dialect: Dialect) -> Graph:
-    """Transitions by the state that was entered."""
-    return graph(
-        "Trips and recoveries",
-        "Transitions of circuits by the state that they entered, counted in each step: `closed` is a "
-        "recovery. Many trips with as many recoveries mean a provider that flaps.",
-        [
-            Query(
-                s.total(m.TRANSITIONS, by=(a.CIRCUIT_STATE,), window="$__interval", dialect=dialect),
-                s.legend(a.CIRCUIT_STATE),
-            )
-        ],
+def trips_and_recoveries(dialect: Dialect) -> Graph:
+    """Transitions by the state that was entered, a bar per minute."""
+    window = "$__interval"
+    return (
+        graph(
+            "Trips and recoveries",
+            "Transitions of circuits by the state that they entered, in each step: `open` is a trip, "
+            "`closed` a recovery. Many of both mean a provider that flaps.",
+            [
+                Query(
+                    s.total(m.TRANSITIONS, by=(a.CIRCUIT_STATE,), window=window, dialect=dialect),
+                    s.legend(a.CIRCUIT_STATE),
+                )
+            ],
+            s.unit(m.TRANSITIONS),
+            bars=True,
+            colors=STATE_COLORS,
+            empty="no transitions",
+            calcs=("sum",),
+            legend="table",
+        )
+        # steps that do not overlap, so that the bars add up; a minute holds samples of any export interval
+        .interval("1m")
+        .decimals(0)
+    )
+
+
+def recoveries(dialect: Dialect) -> Stat:
+    """Recoveries over the time range."""
+    closed = s.total(m.TRANSITIONS, s.Is(a.CIRCUIT_STATE, (CircuitState.CLOSED,)), dialect=dialect)
+    return tile(
+        "Recoveries",
+        "How often a circuit closed again in the time range.",
+        s.or_zero(closed, s.total(m.CALLS, dialect=dialect)),
         s.unit(m.TRANSITIONS),
-        bars=True,
-        colors=STATE_COLORS,
+        decimals=0,
     )
 
 
-def time_in_state(dialect: Dialect) -> Graph:
-    """How long circuits stay open and half-open."""
-    away = s.Is(a.CIRCUIT_STATE, (CircuitState.OPEN, CircuitState.HALF_OPEN))
-    by = (a.REQUEST_MODEL, a.CIRCUIT_STATE)
-    return graph(
-        "Time to recover",
-        "How long circuits stayed open or half-open, on average over the time range up to each point, "
-        "per model: a stay counts when it ends.",
-        [
-            Query(
-                s.histogram_mean(m.STATE_DURATION, away, by=by, window=s.RANGE, dialect=dialect),
-                s.legend(*by),
-            )
-        ],
+def mean_time_open(dialect: Dialect) -> Stat:
+    """Mean time that a circuit stayed open."""
+    opened = s.Is(a.CIRCUIT_STATE, (CircuitState.OPEN,))
+    return tile(
+        "Mean time open",
+        "How long a circuit stayed open, on average, before it let a probe through. Stays that have not "
+        "ended are not counted.",
+        s.histogram_mean(m.STATE_DURATION, opened, window=s.RANGE, dialect=dialect),
         s.unit(m.STATE_DURATION),
+        decimals=1,
+        empty="never open",
     )
 
 

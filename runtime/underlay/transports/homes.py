@@ -80,7 +80,9 @@ class AsyncioHome:
         task.add_done_callback(_tasks.discard)
 
     def cancelled(self, error: BaseException) -> bool:
-        return isinstance(error, sys.modules["asyncio"].CancelledError)
+        import asyncio
+
+        return isinstance(error, asyncio.CancelledError)
 
 
 _tasks: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
@@ -120,5 +122,7 @@ def current_home() -> Home:
     trio = sys.modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_run():
         return TrioHome(trio)
-    # Whoever runs in a loop has imported it; whoever does not need not pay for it.
-    return AsyncioHome(sys.modules["asyncio"].get_running_loop())
+    # Who runs in a loop has it loaded: at the top it would cost every synchronous program 20 ms at its start.
+    import asyncio
+
+    return AsyncioHome(asyncio.get_running_loop())

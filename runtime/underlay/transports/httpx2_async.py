@@ -125,9 +125,13 @@ class UnderlayTransport(httpx2.AsyncBaseTransport):
 
     async def _handle(self, request: httpx2.Request, candidate: Candidate) -> httpx2.Response:
         engine = self.engine
-        ports = Ports(engine, self.inner, request)
         try:
-            reply = await passing(perform(engine, _exchange(request), candidate, ports))
+            ports, exchange = Ports(engine, self.inner, request), _exchange(request)
+        except Exception as error:  # noqa: BLE001 never break the app: this may be a loop that nobody knows
+            engine.faults.report(Stage.RECOGNISE, error)
+            return await self.inner.handle_async_request(request)
+        try:
+            reply = await passing(perform(engine, exchange, candidate, ports))
             return _response(engine, reply)
         except WouldSuspendError as error:
             engine.faults.report(Stage.CALL, error)
