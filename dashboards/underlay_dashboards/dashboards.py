@@ -21,6 +21,8 @@ from underlay_dashboards.style import PROMETHEUS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from grafana_foundation_sdk.cog.builder import Builder
+
     from underlay_dashboards.signals import Dialect
 
 __all__ = ["BOARDS", "CALLS", "EMPTY_BY_DESIGN", "OVERVIEW", "Board", "build"]
@@ -41,7 +43,7 @@ class Board:
     title: str
     description: str
     sections: tuple[Section, ...]
-    variables: tuple[Callable[[], db.Builder[dm.VariableModel]], ...]
+    variables: tuple[Callable[[], Builder[dm.VariableModel]], ...]
     annotated: bool
     other: tuple[str, str]
 
@@ -49,7 +51,7 @@ class Board:
 OVERVIEW = Board(
     uid="underlay-overview",
     title="underlay: overview",
-    description="Is it well, what did it save, what is wrong: the calls to language models that pass through underlay.",
+    description="Is it well, what did it save, what is wrong: the calls that pass through underlay.",
     sections=(
         Section(
             "",
@@ -139,7 +141,7 @@ OVERVIEW = Board(
 CALLS = Board(
     uid="underlay-calls",
     title="underlay: calls",
-    description="Single calls to language models, searched in Jaeger: recent, slow, failed, from the cache, refused.",
+    description="Single calls, searched in Jaeger: recent, slow, failed, from the cache, refused.",
     sections=(
         Section(
             "",

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "JAEGER_UID", "PROMETHEUS_UID", "ending", "extra_tags", "model", "one_service", "prometheus_source", "provider",
-    "services", "slower_than", "tag_choice", "trace_id", "traces_source",
+    "services", "slower_than", "tag_choice", "trace_id",
+    "traces_source",
 ]  # fmt: skip
 
 PROMETHEUS_UID = "underlay-prometheus"
@@ -32,6 +33,7 @@ JAEGER_UID = "underlay-jaeger"
 
 _ANY = ".*"
 _NO_TAG = " "
+_LABEL_VALUES, _QUERY_RESULT = 1, 3  # how Grafana's editor of variables numbers them
 
 
 def _source(name: str, label: str, kind: str, uid: str, text: str) -> db.DatasourceVariable:
@@ -54,13 +56,13 @@ def traces_source() -> db.DatasourceVariable:
     return _source("traces", "traces", "jaeger", JAEGER_UID, "Jaeger")
 
 
-def _query(name: str, text: str, expression: str) -> db.QueryVariable:
+def _query(name: str, text: str, expression: str, kind: int = _LABEL_VALUES) -> db.QueryVariable:
     return (
         db.QueryVariable(name)
         .label(text)
         .datasource(PROMETHEUS)
         .definition(expression)
-        .query({"query": expression, "refId": f"variable-{name}", "qryType": 5})
+        .query({"query": expression, "refId": "PrometheusVariableQueryEditor-VariableQuery", "qryType": kind})
         .refresh(dm.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(dm.VariableSort.ALPHABETICAL_ASC)
         .allow_custom_value(False)  # noqa: FBT003 - the SDK's setter
@@ -106,12 +108,12 @@ def model() -> db.QueryVariable:
 
 
 def tag_choice(name: str, attribute: Attribute) -> db.QueryVariable:
-    """A value of `attribute` for a search in Jaeger. The variable's value is the whole tag (`key=value`), shown
-    without its key, so that "All" can be no tag at all: a search knows no pattern."""
+    """A value of `attribute` for a search in Jaeger. The variable's value is the whole tag (`key=value`),
+    shown without its key, so that "All" can be no tag at all: a search knows no pattern."""
     series = f"last_over_time({s.prometheus_name(m.CALLS)}{{{_OF_SERVICE}}}[{s.RANGE}])"
     labelled = f'label_replace({series}, "tag", "{attribute.key}=$1", "{s.label(attribute)}", "(.+)")'
     return (
-        _query(name, name, f"query_result(count by (tag) ({labelled}))")
+        _query(name, name, f"query_result(count by (tag) ({labelled}))", _QUERY_RESULT)
         .regex('/tag="(?<value>[^"=]+=(?<text>[^"]+))"/')
         .include_all(True)  # noqa: FBT003 - the SDK's setter
         .all_value(_NO_TAG)

@@ -28,7 +28,7 @@ _LOGS, _METRICS, _SPANS = (
 )
 
 ENCODERS: Final = (_LOGS, _METRICS, _SPANS)
-"""Modules that the exporters import with their first batch: a program that makes no call does not need them."""
+"""Modules that the exporters import with their first batch: a program without calls does not need them."""
 
 
 class FileSpanExporter(SpanExporter):

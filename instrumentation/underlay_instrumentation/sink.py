@@ -7,10 +7,12 @@ provider.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from opentelemetry import _logs, metrics, trace
+from opentelemetry.metrics import _internal as _metrics_api
 
 from underlay import _version
 from underlay.telemetry import metrics as m
@@ -29,6 +31,9 @@ SCOPE = "underlay"
 """Name of the instrumentation scope of all spans, metrics and log events."""
 
 VERSION = _version.__version__
+
+_NAMED = any(os.environ.get(f"OTEL_PYTHON_{kind}_PROVIDER") for kind in ("TRACER", "METER"))
+"""Whether the environment names a provider: OpenTelemetry then makes it when it is first asked for."""
 
 SCHEMA_URL: dict[Generation, str] = {
     "released": "https://opentelemetry.io/schemas/1.37.0",
@@ -81,6 +86,8 @@ class Sink:
 
     def refresh(self) -> bool:
         """Look whether global providers were set meanwhile; returns `live`. Cheap while nothing changes."""
+        if _nothing_set():
+            return self.live
         providers = (trace.get_tracer_provider(), metrics.get_meter_provider())
         if providers != self._seen:
             self._seen = providers
@@ -101,6 +108,19 @@ class Sink:
                 self.live = True
         if configured(meters) and configured(meters.get_meter(SCOPE, VERSION, SCHEMA_URL[self._generation])):
             self.live = True
+
+
+def _nothing_set() -> bool:
+    """Whether no global provider was ever set.
+
+    Asking for one that is not there reads the environment each time, and this is on every call's path. Where a
+    release of OpenTelemetry renames these, the question is asked.
+    """
+    if _NAMED:
+        return False
+    tracers = getattr(trace, "_TRACER_PROVIDER", _NAMED)
+    meters = getattr(_metrics_api, "_METER_PROVIDER", _NAMED)
+    return tracers is None and meters is None
 
 
 def configured(part: object) -> bool:

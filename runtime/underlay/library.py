@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import os
+import weakref
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
@@ -64,6 +65,10 @@ class Library:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._start()
+        _libraries.add(self)
+
+    def _start(self) -> None:
         self._lock = Lock()
         self._client: httpx.Client | None = None
         self._async_clients: dict[object, httpx.AsyncClient] = {}
@@ -244,3 +249,17 @@ def _answer(target: Target, model: str, response: httpx.Response, got: Receipt) 
         ended.trace_id if ended is not None else "",
         response.content,
     )
+
+
+_libraries: weakref.WeakSet[Library] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # Parent and child would write to the same sockets, and each could read the other's answer. Dropped, not
+    # closed: another thread of the parent may have held the pool's lock.
+    for library in list(_libraries):
+        library._start()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -213,11 +213,6 @@ def test_a_fork_while_locks_are_held_hangs_nobody(simulator: Simulator) -> None:
 
 
 @forks
-@pytest.mark.xfail(
-    reason="library.py: a fork child inherits the client and with it the sockets of its parent",
-    raises=AssertionError,
-    strict=True,
-)
 def test_a_fork_child_opens_connections_of_its_own(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,7 +163,8 @@ _DROPPED: Final[frozenset[bytes]] = frozenset(
         # said of the first request only: must not feed anybody's pacing or provenance again
         b"x-request-id", b"request-id", b"apim-request-id", b"x-ms-request-id", b"cf-ray", b"traceparent",
         b"tracestate", b"retry-after", b"x-should-retry", b"set-cookie", b"age", b"cache-status",
-        b"openai-processing-ms", b"x-envoy-upstream-service-time",
+        b"openai-processing-ms", b"x-envoy-upstream-service-time", b"retry-after-ms", b"x-client-request-id",
+        b"x-correlation-id", b"x-amzn-requestid", b"x-amzn-trace-id", b"x-cloud-trace-context",
     )
 )  # fmt: skip
 _DROPPED_PREFIXES: Final = (b"x-ratelimit-", b"ratelimit", b"anthropic-ratelimit-")

@@ -177,9 +177,15 @@ class Attempt:
             self._watched.event(ended)
         finally:
             if permit is not None:
-                self._engine.state.circuits.settle(
-                    self._asked.circuit, permit, verdict, now, self._watched.origin()
-                )
+                self._settle(permit, verdict, now)
+
+    def _settle(self, permit: Permit, verdict: Verdict, now: float) -> None:
+        try:
+            self._engine.state.circuits.settle(
+                self._asked.circuit, permit, verdict, now, self._watched.origin()
+            )
+        except Exception as error:  # noqa: BLE001 never break the app
+            self._engine.faults.report(Stage.RECORD, error)
 
     def _entry(
         self, outcome: Outcome, flight: Flight, now: float, cost: float | None

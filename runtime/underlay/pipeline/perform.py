@@ -16,12 +16,12 @@ from underlay.core.flight import Flight
 from underlay.pipeline.attempt import Attempt
 from underlay.pipeline.call import Call
 from underlay.pipeline.flow import Flow, Join, Proceed, Reply, Wait
-from underlay.pipeline.ports import Exchange
+from underlay.pipeline.ports import Exchange, Mishap
 from underlay.pipeline.reader import Body, Reader
 from underlay.pipeline.recognise import recognise
 from underlay.pipeline.stages import STAGES, refuse
 from underlay.settings import Mode
-from underlay.telemetry.attributes import Ending, Stage
+from underlay.telemetry.attributes import Ending, Stage, Verdict
 from underlay.telemetry.events import CallStarted
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["perform"]
 
+# A fault of ours says nothing about the provider, of whatever class it is.
+_OURS = Mishap(Ending.COMPLETE, Verdict.NOTHING, "")
+
 
 async def perform(engine: Engine, exchange: Exchange, candidate: Candidate, ports: Ports) -> Reply:
     """Carry one request through the stages. Raises only what the app's own transport raised, or the caller's
@@ -38,8 +41,15 @@ async def perform(engine: Engine, exchange: Exchange, candidate: Candidate, port
     flow = Flow(engine, exchange, ports)
     try:
         return await _stages(flow, candidate)
-    except BaseException as error:  # noqa: BLE001 sorted out there; what is not ours is raised again
-        return await _rescue(flow, error)
+    except BaseException as error:  # noqa: BLE001 sorted out below; what is not ours is raised again
+        caught = error
+    # Outside the handler: what the app's transport raises from here on must not carry a fault of ours.
+    try:
+        return await _rescue(flow, caught)
+    finally:
+        # An exception whose frames lead back to it would live until the next collection, with all it holds.
+        del caught
+        flow.foreign = None
 
 
 async def _stages(flow: Flow, candidate: Candidate) -> Reply:
@@ -77,7 +87,8 @@ def _open(flow: Flow) -> None:
         exchange.port,
         ask.parameters,
     )
-    flow.call = Call(flow.engine.watch.start(started), flow.ports.now(), stream=ask.stream)
+    now = flow.ports.now()
+    flow.call = Call(flow.engine.watch.start(started), now, stream=ask.stream)
 
 
 def _joined(flow: Flow, body: Body) -> Reply:
@@ -146,7 +157,10 @@ async def _rescue(flow: Flow, error: BaseException) -> Reply:
         flow.engine.faults.report(flow.stage, error)
     _close_books(flow, error, theirs=theirs)
     if theirs:
-        raise error
+        try:
+            raise error
+        finally:
+            del error
     if flow.upstream is not None:
         return Reply(flow.upstream.status, flow.upstream.headers, None, flow.upstream)
     return await _untouched(flow)
@@ -155,12 +169,12 @@ async def _rescue(flow: Flow, error: BaseException) -> Reply:
 def _close_books(flow: Flow, error: BaseException, *, theirs: bool) -> None:
     now = flow.ports.now()
     try:
-        mishap = flow.ports.describe(error)
+        mishap = flow.ports.describe(error) if theirs else _OURS
         if flow.attempt is not None:
             flow.attempt.failed(mishap, now)
         elif flow.permit is not None:
             flow.engine.state.circuits.settle(flow.asked.circuit, flow.permit, mishap.verdict, now, b"")
         if flow.call is not None:
-            flow.call.end(mishap.ending if theirs else Ending.COMPLETE, now, mishap.name if theirs else "")
+            flow.call.end(mishap.ending, now, mishap.name)
     except Exception as fault:  # noqa: BLE001 never break the app
         flow.engine.faults.report(Stage.RECORD, fault)

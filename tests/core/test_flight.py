@@ -1,0 +1,267 @@
+"""A flight: many readers of one body, against a plain model, and each rule by its name."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from underlay.core.flight import WAIT, Flight, Frame, LagError, Over, Pull
+from underlay.telemetry.attributes import Ending
+
+
+class Readers(RuleBasedStateMachine):
+    """The model is the list of all frames ever pulled, every reader's place in it, and who pulls."""
+
+    @initialize(cap=st.integers(0, 6))
+    def start(self, cap: int) -> None:
+        """A flight that has just begun."""
+        self.flight = Flight(cap)
+        self.cap = cap
+        self.body: list[bytes] = []
+        self.places: dict[int, int] = {}
+        self.lost: set[int] = set()
+        self.pulling = False
+        self.over: Over | None = None
+        self.small = True  # the body never held more than the cap
+
+    @rule()
+    def join(self) -> None:
+        """A reader comes: only while it could have every frame, and the body has not failed."""
+        if self.small and (self.over is None or self.over.ending is Ending.COMPLETE):
+            assert self.flight.joinable
+            number = self.flight.join()
+            assert number not in self.places
+            self.places[number] = 0
+        else:
+            assert not self.flight.joinable
+            with pytest.raises(ValueError, match="cannot be joined"):
+                self.flight.join()
+
+    @precondition(lambda self: self.places)
+    @rule(data=st.data())
+    def step(self, data: st.DataObject) -> None:
+        """A reader asks what to do next."""
+        reader = data.draw(st.sampled_from(sorted(self.places)))
+        self.check(reader, self.flight.step(reader))
+
+    def check(self, reader: int, step: object) -> None:
+        """The answer is the model's."""
+        place = self.places[reader]
+        if isinstance(step, Over) and isinstance(step.error, LagError):
+            # Cut off only when what lies before it is more than the cap, whatever the others do.
+            assert not self.small
+            assert sum(map(len, self.body[place:])) > self.cap
+            assert step.ending is Ending.FAILED
+            del self.places[reader]
+            self.lost.add(reader)
+        elif place < len(self.body):
+            assert step == Frame(self.body[place])
+            self.places[reader] = place + 1
+        elif self.over is not None:
+            assert step == self.over
+        elif self.pulling:
+            assert step is WAIT
+        else:
+            assert step == Pull(shared=len(self.places) > 1)
+            self.pulling = True
+
+    @precondition(lambda self: self.pulling)
+    @rule(frame=st.binary(max_size=4))
+    def pulled(self, frame: bytes) -> None:
+        """The pull brought a frame, also after everybody left."""
+        self.flight.pulled(frame)
+        self.pulling = False
+        self.body.append(frame)
+        self.small = self.small and sum(map(len, self.body)) <= self.cap
+
+    @rule(ending=st.sampled_from(list(Ending)), failed=st.booleans())
+    def end(self, ending: Ending, failed: bool) -> None:
+        """The body ends; the first end stays."""
+        error = OSError() if failed and ending is not Ending.COMPLETE else None
+        first = self.over is None
+        assert self.flight.end(ending, error) is first
+        if first:
+            self.over = Over(ending, error)
+        self.pulling = False
+
+    @precondition(lambda self: self.places)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        """A reader goes: the last one of a running body closes upstream, unless a pull is under way."""
+        reader = data.draw(st.sampled_from(sorted(self.places)))
+        del self.places[reader]
+        assert self.flight.leave(reader) is (not self.places and self.over is None and not self.pulling)
+        self.lost.add(reader)
+
+    @precondition(lambda self: self.lost)
+    @rule(data=st.data())
+    def ask_after_leaving(self, data: st.DataObject) -> None:
+        """Who has gone or was cut off gets nothing more and never pulls; going twice is harmless."""
+        reader = data.draw(st.sampled_from(sorted(self.lost)))
+        assert self.flight.step(reader) == (self.over or Over(Ending.CLOSED))
+        self.flight.leave(reader)
+
+    @precondition(lambda self: hasattr(self, "flight"))
+    @invariant()
+    def agrees(self) -> None:
+        """Counts, wholeness and what is held are the model's; what is held is bounded."""
+        flight = self.flight
+        assert flight.readers == len(self.places)
+        assert flight.over == self.over
+        assert flight.deserted is (not self.places and self.over is None)
+        assert flight.frames() == (tuple(self.body) if self.small else None)
+        held = sum(map(len, flight._frames))
+        assert flight._held == held
+        newest = len(flight._frames[-1]) if flight._frames else 0
+        assert held - newest <= self.cap
+
+
+Readers.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestReaders = Readers.TestCase
+
+
+def filled(cap: int, *frames: bytes) -> Flight:
+    """A running flight that holds these frames."""
+    flight = Flight(cap)
+    for frame in frames:
+        flight.pulled(frame)
+    return flight
+
+
+def test_a_finished_flight_is_read_without_a_pull() -> None:
+    """A hit or a refusal has its whole body and its end before anybody reads."""
+    flight = Flight.finished((b"a", b"b"))
+    one, two = flight.join(), flight.join()
+    assert [flight.step(one) for _ in range(4)] == [Frame(b"a"), Frame(b"b"), Over(Ending.COMPLETE), Over(Ending.COMPLETE)]
+    assert flight.step(two) == Frame(b"a")
+    assert flight.leave(two) is False
+    assert flight.frames() == (b"a", b"b")
+
+
+def test_a_finished_flight_without_a_body_is_over_at_once() -> None:
+    """An empty body ends with the first step."""
+    flight = Flight.finished(())
+    assert flight.step(flight.join()) == Over(Ending.COMPLETE)
+
+
+def test_two_readers_take_turns_at_one_pull() -> None:
+    """Whoever lacks a frame first is told to pull, for all; the other waits, and both get the same frame."""
+    flight = Flight(100)
+    one, two = flight.join(), flight.join()
+    assert flight.step(two) == Pull(shared=True)
+    assert flight.step(one) is WAIT
+    assert flight.step(two) is WAIT
+    flight.pulled(b"a")
+    assert flight.step(one) == flight.step(two) == Frame(b"a")
+    assert flight.step(one) == Pull(shared=True)
+
+
+def test_a_lonely_pull_is_not_shared() -> None:
+    """A reader alone pulls in its own call; once another has left, so does who remains."""
+    flight = Flight(100)
+    one = flight.join()
+    assert flight.step(one) == Pull(shared=False)
+    two = flight.join()
+    flight.pulled(b"a")
+    flight.leave(two)
+    flight.step(one)
+    assert flight.step(one) == Pull(shared=False)
+
+
+def test_a_joiner_starts_at_the_first_frame() -> None:
+    """However late it comes, a joiner gets every frame."""
+    flight = filled(100, b"a", b"b")
+    late = flight.join()
+    assert [flight.step(late), flight.step(late)] == [Frame(b"a"), Frame(b"b")]
+
+
+def test_a_failed_body_is_failed_for_everybody_and_for_ever() -> None:
+    """Frames that came before the error are delivered, then the same error to each reader, and nobody pulls
+    again: an iterator that raised would say 'finished'."""
+    flight = filled(100, b"a")
+    one, two = flight.join(), flight.join()
+    error = OSError("cut")
+    assert flight.end(Ending.FAILED, error)
+    assert not flight.joinable
+    for reader in (one, two):
+        assert flight.step(reader) == Frame(b"a")
+        for _ in range(2):
+            over = flight.step(reader)
+            assert isinstance(over, Over)
+            assert over.error is error
+    assert not flight.end(Ending.COMPLETE)
+
+
+@pytest.mark.parametrize("ending", [ending for ending in Ending if ending is not Ending.COMPLETE])
+def test_only_a_complete_body_is_joined_after_its_end(ending: Ending) -> None:
+    """A cut, cancelled, closed or dropped body takes no new reader, though all its frames are held."""
+    flight = filled(100, b"a")
+    flight.end(ending)
+    assert not flight.joinable
+    whole = filled(100, b"a")
+    whole.end(Ending.COMPLETE)
+    assert whole.joinable
+
+
+def test_the_last_to_leave_closes_and_a_puller_looks_again() -> None:
+    """While a pull is under way leaving closes nothing: the puller finds the body deserted when it returns."""
+    flight = Flight(100)
+    one, two = flight.join(), flight.join()
+    flight.step(one)
+    assert (flight.leave(one), flight.leave(two)) == (False, False)
+    flight.pulled(b"a")
+    assert flight.deserted
+    assert flight.leave(two) is True
+    flight.end(Ending.CLOSED)
+    assert not flight.deserted
+
+
+def test_a_body_of_exactly_the_cap_is_whole() -> None:
+    """The cap itself still fits; one byte more does not, and nobody may join."""
+    flight = filled(3, b"ab", b"c")
+    assert (flight.whole, flight.frames()) == (True, (b"ab", b"c"))
+    flight.pulled(b"d")
+    assert (flight.whole, flight.frames(), flight.joinable) == (False, None, False)
+
+
+def test_over_the_cap_a_lonely_reader_loses_nothing() -> None:
+    """A body larger than the cap passes whole through its reader, frame by frame, and is not held."""
+    flight = Flight(3)
+    reader = flight.join()
+    for number in range(50):
+        assert flight.step(reader) == Pull(shared=False)
+        flight.pulled(b"%05d" % number)
+        assert flight.step(reader) == Frame(b"%05d" % number)
+        assert flight._held <= 5
+
+
+def test_a_laggard_is_cut_off_and_the_others_go_on() -> None:
+    """A reader more than the cap behind gets a read error; what is held for it does not grow."""
+    flight = Flight(4)
+    fast, slow = flight.join(), flight.join()
+    for number in range(20):
+        flight.step(fast)
+        flight.pulled(b"%02d" % number)
+        assert flight.step(fast) == Frame(b"%02d" % number)
+        assert flight._held <= 6
+    over = flight.step(slow)
+    assert isinstance(over, Over)
+    assert isinstance(over.error, LagError)
+    assert flight.step(slow) == Over(Ending.CLOSED)
+    assert flight.step(fast) == Pull(shared=False)
+
+
+def test_a_reader_within_the_cap_is_not_cut_off() -> None:
+    """Lagging by no more than the cap costs nothing, even after the body has outgrown it."""
+    flight = Flight(4)
+    fast, slow = flight.join(), flight.join()
+    got: list[object] = []
+    for number in range(20):
+        flight.step(fast)
+        flight.pulled(b"%02d" % number)
+        flight.step(fast)
+        if number >= 2:
+            got.append(flight.step(slow))
+    assert got == [Frame(b"%02d" % number) for number in range(18)]
