@@ -14,7 +14,7 @@ else
   INSTALL = $(UV) pip install --quiet --python $(BIN)/python --constraint $(PINS)
 endif
 
-.PHONY: stack-binaries dashboards help demo test lint format generate check-generated wheel-test bench clean
+.PHONY: e2e stack-binaries dashboards help demo test lint format generate check-generated wheel-test bench clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -69,6 +69,10 @@ stack-binaries: $(BIN)/python  ## build the native servers of the stack from the
 
 wheel-test: $(VENV)/.dev  ## build the wheel, install it in an empty environment, import every module of it
 	$(BIN)/python scripts/test_wheel.py
+
+e2e: $(VENV)/.dev  ## prove every query of the dashboards on the real servers (builds them once)
+	$(BIN)/python -m e2e
+	UNDERLAY_STACK_TESTS=1 $(BIN)/python -m pytest -q tests/stack -m stack
 
 bench: $(VENV)/.dev  ## measure what a call costs, against the bare client, in one interleaved run
 	$(BIN)/python -m benchmarks

@@ -2,9 +2,9 @@
 
     underlay run -- python -m e2e.script FACTS.json
 
-It keeps its own books of what it asked and got (never underlay's) and writes them as FACTS.json. A first phase asks one question of
-each kind, so that most series exist; the second does the rest. It is quiet for a while before, between and after, so that every
-counter is seen at rest.
+It keeps its own books of what it asked and got (never underlay's) and writes them as FACTS.json. A first
+phase asks one question of each kind, so that most series exist; the second does the rest. It is quiet for a
+while before, between and after, so that every counter is seen at rest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ import anthropic
 import httpx
 import openai
 
+from underlay.global_runtime import current
+
 QUIET = 11.0  # seconds: two exports and a little
+RECOVERY = 6.0  # seconds: the circuit's recovery timeout in this run
 CHAT, MINI, EMBED, CLAUDE, OWN = (
     "gpt-4o",
     "gpt-4o-mini",
@@ -33,114 +36,133 @@ CHAT, MINI, EMBED, CLAUDE, OWN = (
 
 @dataclass
 class Answered:
-    """Totals of one model, by the program's own count. Tokens are those that the SDK reported for answers of the provider."""
+    """Totals of one model, by the program's own count. Lists have one item per answer of the provider."""
 
     provider: str
     misses: int = 0
     hits: int = 0
     refused: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    input_tokens: list[int] = field(default_factory=list)
+    output_tokens: list[int] = field(default_factory=list)
     saved_input_tokens: int = 0
     saved_output_tokens: int = 0
-    errors: dict[str, int] = field(default_factory=dict)
     durations: list[float] = field(default_factory=list)
-    streams: int = 0
-    """Streams, answered by provider or cache."""
+    hit_durations: list[float] = field(default_factory=list)
+    failed_durations: list[float] = field(default_factory=list)
+    first_chunks: list[float] = field(default_factory=list)
+    saved_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Got:
+    """One answer: its usage (input, output), how long it took, and the time to its first chunk if it was a
+    stream."""
+
+    usage: tuple[int, int]
+    took: float
+    first_chunk: float | None = None
 
 
 class Books:
-    """What the program did."""
+    """What the program did in one phase. `known` has the answers of all phases by question."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: dict[tuple[str, str, bool], Got]) -> None:
         self.models: dict[str, Answered] = {}
+        self._known = known
 
     def of(self, model: str, provider: str) -> Answered:
         """The totals of a model."""
         return self.models.setdefault(model, Answered(provider))
 
-    def answer(
-        self, model: str, provider: str, took: float, usage: tuple[int, int], *, repeat: bool, stream: bool
-    ) -> None:
-        """One answered call; `repeat` when the same question was answered before."""
-        totals = self.of(model, provider)
-        totals.streams += stream
-        if repeat:
+    def answered(self, question: tuple[str, str, bool], provider: str, got: Got) -> None:
+        """One answered call. A question that was answered before is a repeat."""
+        totals = self.of(question[0], provider)
+        first = self._known.get(question)
+        if first is not None:
             totals.hits += 1
-            totals.saved_input_tokens += usage[0]
-            totals.saved_output_tokens += usage[1]
-        else:
-            totals.misses += 1
-            totals.input_tokens += usage[0]
-            totals.output_tokens += usage[1]
-            totals.durations.append(took)
+            totals.hit_durations.append(got.took)
+            totals.saved_input_tokens += got.usage[0]
+            totals.saved_output_tokens += got.usage[1]
+            totals.saved_seconds += first.took - got.took
+            return
+        self._known[question] = got
+        totals.misses += 1
+        totals.input_tokens.append(got.usage[0])
+        totals.output_tokens.append(got.usage[1])
+        totals.durations.append(got.took)
+        if got.first_chunk is not None:
+            totals.first_chunks.append(got.first_chunk)
 
-    def fail(self, model: str, provider: str, kind: str) -> None:
+    def failed(self, model: str, provider: str, kind: str, took: float) -> None:
         """One call that failed with this kind of error, as the provider names it, or was refused."""
         totals = self.of(model, provider)
         totals.errors[kind] = totals.errors.get(kind, 0) + 1
         if kind == "circuit_open":
             totals.refused += 1
+        else:
+            totals.failed_durations.append(took)
 
 
 class Program:
     """The clients and the script."""
 
     def __init__(self) -> None:
-        self.books = Books()
+        self.known: dict[tuple[str, str, bool], Got] = {}
+        self.books = Books(self.known)
         self.openai = openai.OpenAI(max_retries=0)
         self.anthropic = anthropic.Anthropic(max_retries=0)
-        self.asked: set[tuple[str, str, bool]] = set()
         self.admin = httpx.Client(base_url=os.environ["OPENAI_BASE_URL"].removesuffix("/v1"))
+        self.open_seen = 0.0
+        self.open_for = 0.0
 
     def chat(self, model: str, prompt: str, *, stream: bool = False) -> None:
         """One chat call, JSON or streamed."""
-        repeat = (model, prompt, stream) in self.asked
         messages: Any = [{"role": "user", "content": prompt}]
+        first = None
         began = time.perf_counter()
         try:
             if stream:
+                usage = None
                 options: Any = {"include_usage": True}
-                chunks = list(
-                    self.openai.chat.completions.create(
-                        model=model, messages=messages, stream=True, stream_options=options
-                    )
-                )
-                usage = chunks[-1].usage
+                for chunk in self.openai.chat.completions.create(
+                    model=model, messages=messages, stream=True, stream_options=options
+                ):
+                    first = first or time.perf_counter() - began
+                    usage = chunk.usage
             else:
                 usage = self.openai.chat.completions.create(model=model, messages=messages).usage
         except openai.APIStatusError as error:
-            self.books.fail(model, "openai", _kind(error))
+            # The circuit's refusal is a reply in the provider's own shape; its kind says what it is.
+            kind = str(error.code or error.type or error.status_code)
+            self.books.failed(model, "openai", kind, time.perf_counter() - began)
             return
         took = time.perf_counter() - began
-        self.asked.add((model, prompt, stream))
-        assert usage is not None
-        tokens = usage.prompt_tokens, usage.completion_tokens
-        self.books.answer(model, "openai", took, tokens, repeat=repeat, stream=stream)
+        tokens = (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (0, 0)
+        self.books.answered((model, prompt, stream), "openai", Got(tokens, took, first))
 
     def embed(self, text: str) -> None:
         """One embedding."""
-        repeat = (EMBED, text, False) in self.asked
         began = time.perf_counter()
         usage = self.openai.embeddings.create(model=EMBED, input=text).usage
-        took = time.perf_counter() - began
-        self.asked.add((EMBED, text, False))
-        self.books.answer(EMBED, "openai", took, (usage.prompt_tokens, 0), repeat=repeat, stream=False)
+        self.books.answered(
+            (EMBED, text, False), "openai", Got((usage.prompt_tokens, 0), time.perf_counter() - began)
+        )
 
     def message(self, prompt: str, *, stream: bool = False) -> None:
         """One message to Anthropic's API."""
-        repeat = (CLAUDE, prompt, stream) in self.asked
         asked: Any = {"model": CLAUDE, "max_tokens": 64, "messages": [{"role": "user", "content": prompt}]}
+        first = None
         began = time.perf_counter()
         if stream:
             with self.anthropic.messages.stream(**asked) as events:
+                for _ in events:
+                    first = first or time.perf_counter() - began
                 usage = events.get_final_message().usage
         else:
             usage = self.anthropic.messages.create(**asked).usage
-        took = time.perf_counter() - began
-        self.asked.add((CLAUDE, prompt, stream))
-        tokens = usage.input_tokens, usage.output_tokens
-        self.books.answer(CLAUDE, "anthropic", took, tokens, repeat=repeat, stream=stream)
+        got = Got((usage.input_tokens, usage.output_tokens), time.perf_counter() - began, first)
+        self.books.answered((CLAUDE, prompt, stream), "anthropic", got)
 
     def fault(self, fault: str, **scope: Any) -> None:
         """Ask the simulator for a fault."""
@@ -156,6 +178,10 @@ class Program:
             self.message("the first thought", stream=True)
             self.embed("the first text")
             self.chat(OWN, "the first of the house")
+        for kind, model in (("429", CHAT), ("400", CHAT), ("503", MINI)):
+            self.fault(kind, model=model, count=1)
+            self.chat(model, f"the first {kind}")
+        self.chat(MINI, "in between")
 
     def run(self) -> None:
         """The script."""
@@ -189,15 +215,14 @@ class Program:
         self.fault("503", model=MINI)
         for n in range(9):
             self.chat(MINI, f"during {n}")
+            if n == 4:
+                opened = time.perf_counter()
         self.admin.delete("/_sim/faults").raise_for_status()
-        time.sleep(float(os.environ["E2E_RECOVERY"]) + 0.5)
+        time.sleep(RECOVERY + 0.5)
+        self.open_seen = time.time()
+        self.open_for = time.perf_counter() - opened
         for n in range(3):
             self.chat(MINI, f"after {n}")
-
-
-def _kind(error: openai.APIStatusError) -> str:
-    # The circuit's refusal is a reply in the provider's own shape; its kind says what it is.
-    return str(error.code or error.type or error.status_code)
 
 
 def main() -> None:
@@ -205,14 +230,23 @@ def main() -> None:
     program = Program()
     phases = {}
     for name, work in (("birth", program.births), ("main", program.run)):
-        program.books = Books()
+        program.books = Books(program.known)
         time.sleep(QUIET)
         began = time.time()
         work()
         models = {model: asdict(totals) for model, totals in program.books.models.items()}
         phases[name] = {"began": began, "ended": time.time(), "models": models}
     time.sleep(QUIET)
-    Path(sys.argv[1]).write_text(json.dumps({"ended": time.time(), "phases": phases}, indent=1))
+    # The one thing that the program cannot know by itself: what its entries weigh.
+    runtime = current()
+    facts = {
+        "cache_bytes": runtime.cache.size_bytes if runtime is not None else None,
+        "ended": time.time(),
+        "open_seen": program.open_seen,
+        "open_for": program.open_for,
+        "phases": phases,
+    }
+    Path(sys.argv[1]).write_text(json.dumps(facts, indent=1))
 
 
 if __name__ == "__main__":

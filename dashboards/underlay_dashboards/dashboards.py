@@ -31,8 +31,9 @@ EMPTY_BY_DESIGN: dict[str, str] = {
     "batches": "nothing is batched yet, and no metric of the vocabulary counts batches",
     "average_batch_size": "nothing is batched yet, and no metric of the vocabulary has the size of a batch",
     "batch_against_individual.B": "nothing is batched yet: no call has a batch mode other than `alone`",
+    "faults_by_stage.A": "empty, and says so, until underlay has a fault of its own",
 }
-"""Panels (by key) and single queries of panels (key and refId) that show nothing today, with the reason."""
+"""Panels (by key) and single queries of panels (key and refId) that may show nothing, with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +89,10 @@ OVERVIEW = Board(
             "Latency",
             200,
             (
-                Cell(201, latency.percentiles, 12, 10),
-                Cell(202, latency.before_against_after, 12, 10),
-                Cell(203, latency.batch_against_individual, 12, 8),
-                Cell(204, latency.streams, 12, 8),
+                Cell(201, latency.percentiles, 16, 10),
+                Cell(204, latency.streams, 8, 10),
+                Cell(202, latency.before_against_after, 14, 9),
+                Cell(203, latency.batch_against_individual, 10, 9),
             ),
         ),
         Section(
@@ -202,9 +203,7 @@ def build(board: Board, dialect: Dialect) -> dm.Dashboard:
 def _transitions(state: CircuitState, dialect: Dialect) -> db.AnnotationQuery:
     """A mark on every graph when a circuit enters `state`."""
     by = (a.PROVIDER, a.REQUEST_MODEL, a.CIRCUIT_FROM, a.CIRCUIT_STATE)
-    entered = s.total(
-        m.TRANSITIONS, s.Is(a.CIRCUIT_STATE, (state.value,)), by=by, window=s.RATE, dialect=dialect
-    )
+    entered = s.stepped(m.TRANSITIONS, s.Is(a.CIRCUIT_STATE, (state.value,)), by=by, dialect=dialect)
     return (
         db.AnnotationQuery()
         .name(f"circuit {state.value}")

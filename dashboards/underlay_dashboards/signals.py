@@ -6,8 +6,9 @@ that of Prometheus' OTLP receiver with `UnderscoreEscapingWithSuffixes`.
 
 A counter enters Prometheus with the value that it has at its first export: there was no zero before it, so
 `increase` never sees the first burst of a new model, error or process, and reads 0 for a circuit that tripped
-once. `grown` therefore counts a series that is new in the window from zero and any other by `increase` (which
-survives restarts of a counter).
+once. `growth` therefore counts a series that is new in the window from zero, and any other by `increase`
+(which survives restarts of a counter). New is what had no sample in the hour before the window, so that a
+pause of a process is no birth.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
     from underlay.telemetry.metrics import Generation, Metric
 
 __all__ = [
-    "DEFAULT", "RANGE", "RATE", "RESOURCE_LABELS", "SERVICE_LABEL", "Dialect", "Flavour", "Is", "at_most",
-    "growth", "histogram_count", "histogram_mean", "histogram_total", "label", "legend", "level",
-    "or_zero", "per_second", "prometheus_name", "quantile", "selector", "share", "total", "unit",
-    "unit_per_second",
+    "DEFAULT", "RANGE", "RATE", "RESOURCE_LABELS", "SERVICE_LABEL", "STEP", "Dialect", "Flavour", "Is",
+    "at_most", "growth", "histogram_count", "histogram_mean", "histogram_total", "label", "legend", "level",
+    "or_zero", "per_second", "prometheus_name", "quantile", "selector", "share", "stepped", "total", "unit",
+    "unit_of_count", "unit_per_second",
 ]  # fmt: skip
 
 Flavour = Literal["classic", "native"]
@@ -36,6 +37,9 @@ Flavour = Literal["classic", "native"]
 
 RATE = "$__rate_interval"
 """Grafana's window for rates: at least four export intervals."""
+
+STEP = "$__interval"
+"""Grafana's distance between two points of a graph."""
 
 RANGE = "$__range"
 """The time range that the dashboard shows."""
@@ -120,6 +124,13 @@ def unit(metric: Metric) -> str:
     return "short" if metric.unit.startswith("{") else _GRAFANA_UNITS[metric.unit]
 
 
+def unit_of_count(metric: Metric) -> str:
+    """Grafana's unit of a number of whole things: digits in groups, never shortened to K."""
+    if not metric.unit.startswith(("{", "1")):
+        raise ValueError(f"{metric.name} is measured in {metric.unit}, and not counted")
+    return "locale"
+
+
 def unit_per_second(metric: Metric) -> str:
     """Grafana's unit of the metric's rate: `{call}` becomes "call/s" with K, M, B for thousands."""
     return f"count:{metric.unit.strip('{}')}/s"
@@ -166,6 +177,15 @@ def total(
     return f"{_sum(metric, by)} ({growth(selector(metric, *where, dialect=dialect), window)})"
 
 
+def stepped(metric: Metric, *where: Is, by: Iterable[Attribute] = (), dialect: Dialect = DEFAULT) -> str:
+    """How much a counter grew since the step before, exactly: for what happens seldom and is drawn one by
+    one. One sample a step is enough, where `increase` needs two and spreads one event over several steps.
+    """
+    series = selector(metric, *where, dialect=dialect)
+    before = f"last_over_time({series}[{_FORGOTTEN}] offset {STEP})"
+    return f"{_sum(metric, by)} (({series} unless {before}) or ({series} - {before} >= 0))"
+
+
 def level(
     metric: Metric, *where: Is, by: Iterable[Attribute] = (), how: Literal["sum", "max"] = "sum"
 ) -> str:
@@ -179,14 +199,14 @@ def quantile(
     share_below: float, metric: Metric, *where: Is, by: Iterable[Attribute] = (), window: str = RATE,
     dialect: Dialect = DEFAULT,
 ) -> str:  # fmt: skip
-    """The value below which that share of a histogram's points lies."""
+    """The value below which that share of a histogram's points lies; nothing (never NaN) without points."""
     by = tuple(by)
     if dialect.flavour == "native":
         series = selector(metric, *where, dialect=dialect)
-        return f"histogram_quantile({share_below:g}, {_sum(metric, by)} ({_moved(series, window)}))"
+        return f"histogram_quantile({share_below:g}, {_sum(metric, by)} ({_moved(series, window)})) >= 0"
     series = selector(metric, *where, suffix="_bucket", dialect=dialect)
     names = ", ".join(["le", *(label(_require(metric, one)) for one in by)])
-    return f"histogram_quantile({share_below:g}, sum by ({names}) ({_moved(series, window)}))"
+    return f"histogram_quantile({share_below:g}, sum by ({names}) ({_moved(series, window)})) >= 0"
 
 
 def histogram_count(

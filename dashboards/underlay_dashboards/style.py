@@ -35,7 +35,7 @@ __all__ = [
     "graph",
     "markdown",
     "query",
-    "states",
+    "states", "statuses_in_red",
     "thresholds",
     "tile",
 ]  # fmt: skip
@@ -106,7 +106,7 @@ def tile(
 def graph(
     title: str, description: str, queries: Sequence[Query], unit: str, *, stacked: bool = False,
     colors: Mapping[str, str] | None = None, calcs: Sequence[str] = ("lastNotNull", "max"),
-    legend: Literal["table", "list"] = "list", bars: bool = False, empty: str = NO_TRAFFIC,
+    legend: Literal["table", "list", "right"] = "list", bars: bool = False, empty: str = NO_TRAFFIC,
 ) -> timeseries.Panel:  # fmt: skip
     """Lines over time. `colors` fixes the colour of a series by the name in its legend, so that one thing has
     one colour on every panel; `empty` is what the panel says without a series."""
@@ -121,7 +121,7 @@ def graph(
         .legend(_legend(legend, calcs))
         .tooltip(cb.VizTooltipOptions().mode(cm.TooltipDisplayMode.MULTI).sort(cm.SortOrder.DESCENDING))
         .line_width(1 if stacked or bars else 2)
-        .fill_opacity(60 if bars else 35 if stacked else 8)
+        .fill_opacity(60 if bars else 35 if stacked else 0)
         .draw_style(cm.GraphDrawStyle.BARS if bars else cm.GraphDrawStyle.LINE)
         .line_interpolation(cm.LineInterpolation.LINEAR)
         .show_points(cm.VisibilityMode.AUTO)
@@ -135,6 +135,12 @@ def graph(
     for name, color in (colors or {}).items():
         panel = panel.override_by_name(name, [_fixed(color)])
     return panel
+
+
+def statuses_in_red(panel: timeseries.Panel) -> timeseries.Panel:
+    """Draw series that are named by an HTTP error status in shades of red: the palette starts with green."""
+    shades = dm.DynamicConfigValue(id_val="color", value={"mode": "shades", "fixedColor": "red"})
+    return panel.override_by_regexp(r"/^[45]\d\d$/", [shades])
 
 
 def dashed(panel: timeseries.Panel, name: str, color: str) -> timeseries.Panel:
@@ -216,13 +222,13 @@ def markdown(title: str, description: str, content: str) -> text.Panel:
     return text.Panel().title(title).description(description).mode(TextMode.MARKDOWN).content(content)
 
 
-def _legend(mode: Literal["table", "list"], calcs: Sequence[str]) -> cb.VizLegendOptions:
+def _legend(mode: Literal["table", "list", "right"], calcs: Sequence[str]) -> cb.VizLegendOptions:
     return (
         cb.VizLegendOptions()
         .show_legend(True)  # noqa: FBT003 - the SDK leaves legends off
-        .display_mode(cm.LegendDisplayMode.TABLE if mode == "table" else cm.LegendDisplayMode.LIST)
-        .placement(cm.LegendPlacement.BOTTOM)
-        .calcs(list(calcs) if mode == "table" else [])
+        .display_mode(cm.LegendDisplayMode.LIST if mode == "list" else cm.LegendDisplayMode.TABLE)
+        .placement(cm.LegendPlacement.RIGHT if mode == "right" else cm.LegendPlacement.BOTTOM)
+        .calcs([] if mode == "list" else list(calcs))
     )
 
 

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from underlay.telemetry.attributes import Attribute
 
 __all__ = [
-    "JAEGER_UID", "PROMETHEUS_UID", "ending", "extra_tags", "model", "one_service", "prometheus_source", "provider",
-    "services", "slower_than", "tag_choice", "trace_id",
-    "traces_source",
+    "JAEGER_UID", "PROMETHEUS_UID", "ending", "extra_tags", "model", "one_service", "prometheus_source",
+    "provider", "services", "slower_than", "tag_choice", "trace_id", "traces_source",
 ]  # fmt: skip
 
 PROMETHEUS_UID = "underlay-prometheus"

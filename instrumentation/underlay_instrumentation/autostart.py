@@ -209,6 +209,8 @@ def _load(targets: Mapping[Signal, tuple[Target, ...]]) -> None:
                 import_module(module)
             if target.name == "otlp":
                 import_module(_otlp_module(signal, target))
+                if target.protocol != "grpc":
+                    import_module("requests")
 
 
 def _otlp_module(signal: Signal, target: Target) -> str:

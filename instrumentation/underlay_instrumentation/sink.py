@@ -8,8 +8,10 @@ provider.
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from opentelemetry import _logs, metrics, trace
 from opentelemetry.metrics import _internal as _metrics_api
@@ -113,8 +115,8 @@ class Sink:
 def _nothing_set() -> bool:
     """Whether no global provider was ever set.
 
-    Asking for one that is not there reads the environment each time, and this is on every call's path. Where a
-    release of OpenTelemetry renames these, the question is asked.
+    Asking for one that is not there reads the environment each time, and this is on every call's path. Where
+    a release of OpenTelemetry renames these, the question is asked.
     """
     if _NAMED:
         return False
@@ -138,22 +140,43 @@ def fixed_sink(
     schema = SCHEMA_URL[generation]
     return Sink(
         tracers.get_tracer(SCOPE, VERSION, schema),
-        Instruments(meters.get_meter(SCOPE, VERSION, schema)),
+        _shared(meters, generation),
         loggers.get_logger(SCOPE, VERSION, schema),
         generation,
     )
 
 
+_lock = threading.Lock()
+_fixed: WeakKeyDictionary[MeterProvider, dict[Generation, Instruments]] = WeakKeyDictionary()
+
+
+def _shared(meters: MeterProvider, generation: Generation) -> Instruments:
+    """The instruments of a provider. One set for all listeners, because a meter that is asked for an
+    instrument again forgets the second one's callbacks."""
+    if meters is metrics.get_meter_provider():
+        return _global_instruments(generation)
+    with _lock:
+        made = _fixed.setdefault(meters, {})
+        if generation not in made:
+            made[generation] = Instruments(meters.get_meter(SCOPE, VERSION, SCHEMA_URL[generation]))
+        return made[generation]
+
+
 _instruments: Instruments | None = None
+
+
+def _global_instruments(generation: Generation) -> Instruments:
+    global _instruments
+    with _lock:
+        if _instruments is None:
+            _instruments = Instruments(metrics.get_meter(SCOPE, VERSION, schema_url=SCHEMA_URL[generation]))
+        return _instruments
 
 
 def global_sink(generation: Generation) -> Sink:
     """A sink on the global providers as they are, or as they will be. All such sinks of a process share their
     instruments."""
-    global _instruments
-    schema = SCHEMA_URL[generation]
-    if _instruments is None:
-        _instruments = Instruments(metrics.get_meter(SCOPE, VERSION, schema_url=schema))
-    sink = Sink(None, _instruments, _logs.get_logger(SCOPE, VERSION, schema_url=schema), generation)
+    logger = _logs.get_logger(SCOPE, VERSION, schema_url=SCHEMA_URL[generation])
+    sink = Sink(None, _global_instruments(generation), logger, generation)
     sink.refresh()
     return sink

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import entry_points
 
-from underlay.global_runtime import BRIDGE, instrument
+from underlay.global_runtime import bridges, instrument
 from underlay.settings import load
 
 __all__ = ["start"]
@@ -22,6 +21,6 @@ def start() -> None:
         print(f"underlay: {warning}", file=sys.stderr)  # noqa: T201 standard error is where this belongs
     if loaded.settings.disabled:
         return
-    for entry in entry_points(group=BRIDGE, name="autostart"):
+    for entry in bridges().select(name="autostart"):
         entry.load()(loaded.settings)
     instrument()

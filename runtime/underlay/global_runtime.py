@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoints, entry_points
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from underlay.settings import Settings
 
-__all__ = ["BRIDGE", "current", "instrument", "uninstrument"]
+__all__ = ["BRIDGE", "bridges", "current", "instrument", "uninstrument"]
 
 BRIDGE = "underlay.bridge"
 """Entry-point group through which telemetry is found, so that nothing here imports OpenTelemetry."""
@@ -23,6 +24,12 @@ BRIDGE = "underlay.bridge"
 _log = logging.getLogger("underlay")
 _lock = Lock()
 _runtime: Runtime | None = None
+
+
+@cache
+def bridges() -> EntryPoints:
+    """What is registered in `BRIDGE`, read once: it means opening a file of every installed distribution."""
+    return entry_points(group=BRIDGE)
 
 
 def instrument(settings: Mapping[str, object] | Settings | None = None) -> Runtime:
@@ -69,7 +76,7 @@ def current() -> Runtime | None:
 
 
 def _listen(runtime: Runtime) -> None:
-    for entry in entry_points(group=BRIDGE, name="opentelemetry"):
+    for entry in bridges().select(name="opentelemetry"):
         try:
             runtime.listen(entry.load()(runtime))
         except Exception as error:  # noqa: BLE001 the app runs, without telemetry

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+from otel_collector import Collector
 from otel_scenarios import Telemetry
 
 
@@ -10,3 +13,11 @@ from otel_scenarios import Telemetry
 def telemetry() -> Telemetry:
     """Fresh providers in memory."""
     return Telemetry()
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A receiver that takes everything."""
+    made = Collector()
+    yield made
+    made.close()

@@ -155,6 +155,19 @@ def test_absent_labels_are_left_out_and_runtimes_add_up(telemetry: Telemetry) ->
     assert telemetry.points()[m.CALLS.name][0][1] == 3.0
 
 
+def test_listeners_of_one_provider_are_all_read(telemetry: Telemetry) -> None:
+    """Two runtimes on the same providers are both in the counters, and so is one that comes after another's end."""
+    labels = ("openai", "gpt-4o", "hit")
+    views = [View({"calls": [(labels, float(number))]}) for number in (1, 2, 4)]
+    first, second = (telemetry.listener(view) for view in views[:2])
+    assert [value for _, value in telemetry.points()[m.CALLS.name]] == [3.0]
+    first.close()
+    second.close()
+    third = telemetry.listener(views[2])
+    assert [value for _, value in telemetry.points()[m.CALLS.name]] == [4.0]
+    third.close()
+
+
 def test_histograms_ask_for_the_vocabularys_buckets(telemetry: Telemetry) -> None:
     """Each histogram's boundaries are those of its row."""
     listener = telemetry.listener()

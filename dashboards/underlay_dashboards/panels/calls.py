@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["failed_at_provider", "failed_otherwise", "hits", "one_trace", "recent", "refused_calls", "slow"]
 
 ENDING_TAG = f"{a.ENDING.key}=$ending"
-_NARROWED = ("$provider", "$model", "$filter")
-_WIDTHS = {"Trace ID": 130, "Start time": 170, "Duration": 100}
+# `raw`: a search knows no pattern, so nothing may be escaped or joined
+_NARROWED = ("${provider:raw}", "${model:raw}", "$filter")
+_WIDTHS = {"Trace ID": 130, "Start time": 190, "Duration": 100}
 _CLICK = " Click a trace id to open the trace."
 
 

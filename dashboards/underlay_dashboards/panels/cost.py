@@ -114,7 +114,7 @@ def unpriced(dialect: Dialect) -> Stat:
         "Answered calls that are missing from the cost: the model has no price in the table, or the "
         "provider did not say how many tokens it used.",
         s.or_zero(s.total(m.UNPRICED, dialect=dialect), s.total(m.CALLS, dialect=dialect)),
-        s.unit(m.UNPRICED),
+        s.unit_of_count(m.UNPRICED),
         ((None, GOOD), (1, WARNING)),
         decimals=0,
     )

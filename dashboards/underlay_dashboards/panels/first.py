@@ -8,7 +8,7 @@ from underlay.telemetry import attributes as a
 from underlay.telemetry import metrics as m
 from underlay.telemetry.attributes import CacheResult, CircuitState
 from underlay_dashboards import signals as s
-from underlay_dashboards.style import BAD, GOOD, NEUTRAL, WARNING, Query, graph, tile
+from underlay_dashboards.style import BAD, GOOD, NEUTRAL, WARNING, Query, graph, statuses_in_red, tile
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.stat import Panel as Stat
@@ -42,7 +42,7 @@ def calls(dialect: Dialect) -> Stat:
         "Calls",
         "Calls that the app made in the time range, however they were answered.",
         s.total(m.CALLS, dialect=dialect),
-        s.unit(m.CALLS),
+        s.unit_of_count(m.CALLS),
         decimals=0,
     )
 
@@ -64,7 +64,7 @@ def failed_share(dialect: Dialect) -> Stat:
 def p95(dialect: Dialect) -> Stat:
     """P95 of answered calls."""
     return tile(
-        "P95 of answered calls",
+        "P95 latency",
         "95 % of the calls that got an answer (hits included, refusals left out because they are quick "
         "and would flatter it) took no longer than this.",
         s.quantile(0.95, m.CALL_DURATION, ANSWERED, window=s.RANGE, dialect=dialect),
@@ -85,7 +85,7 @@ def circuits_not_closed(dialect: Dialect) -> Stat:
         "Circuits (one per provider and model) that are open or half-open now, in any process. An open "
         "circuit refuses its calls at once.",
         f"sum ({off}) or 0 * sum ({closed})",
-        s.unit(m.CIRCUIT),
+        s.unit_of_count(m.CIRCUIT),
         ((None, GOOD), (1, BAD)),
         decimals=0,
     )
@@ -97,7 +97,7 @@ def refused(dialect: Dialect) -> Stat:
         "Refused",
         "Calls that an open circuit refused at once: they did not reach the provider.",
         s.or_zero(s.total(m.REFUSALS, dialect=dialect), s.total(m.CALLS, dialect=dialect)),
-        s.unit(m.REFUSALS),
+        s.unit_of_count(m.REFUSALS),
         ((None, GOOD), (1, WARNING)),
         decimals=0,
     )
@@ -111,7 +111,7 @@ def faults(dialect: Dialect) -> Stat:
         "bug to report.",
         # faults belong to no model: the variables provider and model leave them alone
         s.or_zero(s.total(m.FAULTS, dialect=dialect), s.total(m.CALLS, dialect=dialect)),
-        s.unit(m.FAULTS),
+        s.unit_of_count(m.FAULTS),
         ((None, GOOD), (1, BAD)),
         decimals=0,
     )
@@ -226,12 +226,14 @@ def calls_by_answer(dialect: Dialect) -> Graph:
 
 def errors_by_kind(dialect: Dialect) -> Graph:
     """Failed calls per second by kind."""
-    return graph(
-        "Errors by kind",
-        "Failed calls per second by kind: an HTTP status, the provider's error type, or an exception's "
-        "name. Empty when nothing failed.",
-        [Query(s.per_second(m.ERRORS, by=(a.ERROR_TYPE,), dialect=dialect), s.legend(a.ERROR_TYPE))],
-        s.unit_per_second(m.ERRORS),
-        stacked=True,
-        empty="no errors",
+    return statuses_in_red(
+        graph(
+            "Errors by kind",
+            "Failed calls per second by kind: an HTTP status, the provider's error type, or an exception's "
+            "name. Empty when nothing failed.",
+            [Query(s.per_second(m.ERRORS, by=(a.ERROR_TYPE,), dialect=dialect), s.legend(a.ERROR_TYPE))],
+            s.unit_per_second(m.ERRORS),
+            stacked=True,
+            empty="no errors",
+        )
     )

@@ -45,7 +45,7 @@ def percentiles(dialect: Dialect) -> Graph:
             for q, name in _PERCENTILES
         ],
         s.unit(m.CALL_DURATION),
-        legend="table",
+        legend="right",
     )
 
 
@@ -70,7 +70,7 @@ def before_against_after(dialect: Dialect) -> Graph:
         "both.",
         queries,
         s.unit(m.CALL_DURATION),
-        legend="table",
+        legend="right",
         colors={
             "mean before": "blue", "mean after": "green", "P95 before": "dark-blue",
             "P95 after": "dark-green", "P95 of hits": "super-light-green",

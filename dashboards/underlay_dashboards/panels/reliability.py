@@ -8,7 +8,7 @@ from underlay.telemetry import attributes as a
 from underlay.telemetry import metrics as m
 from underlay.telemetry.attributes import CircuitState
 from underlay_dashboards import signals as s
-from underlay_dashboards.style import Query, graph, states, tile
+from underlay_dashboards.style import Query, graph, states, statuses_in_red, tile
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.stat import Panel as Stat
@@ -58,14 +58,16 @@ def error_rate_by_kind(dialect: Dialect) -> Graph:
     """Share of the calls that failed, by kind."""
     traffic = s.per_second(m.CALLS, dialect=dialect)
     errors = s.per_second(m.ERRORS, by=(a.ERROR_TYPE,), dialect=dialect)
-    return graph(
-        "Error rate by kind",
-        "Share of all calls that failed, by kind. `circuit_open` are refusals: they follow from failures "
-        "of the provider and end when it recovers.",
-        [Query(f"({errors}) / on () group_left () ({traffic} > 0)", s.legend(a.ERROR_TYPE))],
-        "percentunit",
-        stacked=True,
-        empty="no errors",
+    return statuses_in_red(
+        graph(
+            "Error rate by kind",
+            "Share of all calls that failed, by kind. `circuit_open` are refusals: they follow from failures "
+            "of the provider and end when it recovers.",
+            [Query(f"({errors}) / on () group_left () ({traffic} > 0)", s.legend(a.ERROR_TYPE))],
+            "percentunit",
+            stacked=True,
+            empty="no errors",
+        )
     )
 
 
@@ -95,8 +97,7 @@ def refusals(dialect: Dialect) -> Graph:
 
 
 def trips_and_recoveries(dialect: Dialect) -> Graph:
-    """Transitions by the state that was entered, a bar per minute."""
-    window = "$__interval"
+    """Transitions by the state that was entered, a bar a step."""
     return (
         graph(
             "Trips and recoveries",
@@ -104,19 +105,17 @@ def trips_and_recoveries(dialect: Dialect) -> Graph:
             "`closed` a recovery. Many of both mean a provider that flaps.",
             [
                 Query(
-                    s.total(m.TRANSITIONS, by=(a.CIRCUIT_STATE,), window=window, dialect=dialect),
+                    s.stepped(m.TRANSITIONS, by=(a.CIRCUIT_STATE,), dialect=dialect),
                     s.legend(a.CIRCUIT_STATE),
                 )
             ],
-            s.unit(m.TRANSITIONS),
+            s.unit_of_count(m.TRANSITIONS),
             bars=True,
             colors=STATE_COLORS,
             empty="no transitions",
-            calcs=("sum",),
-            legend="table",
         )
-        # steps that do not overlap, so that the bars add up; a minute holds samples of any export interval
-        .interval("1m")
+        # bars wide enough to see
+        .interval("15s")
         .decimals(0)
     )
 
@@ -128,7 +127,7 @@ def recoveries(dialect: Dialect) -> Stat:
         "Recoveries",
         "How often a circuit closed again in the time range.",
         s.or_zero(closed, s.total(m.CALLS, dialect=dialect)),
-        s.unit(m.TRANSITIONS),
+        s.unit_of_count(m.TRANSITIONS),
         decimals=0,
     )
 

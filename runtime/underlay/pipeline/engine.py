@@ -126,13 +126,20 @@ class Engine:
         """In a fork child: circuits and permits of the parent do not exist here, and its locks may be held
         for ever."""
         listeners = self.watch.listeners
-        for listener in listeners:
-            forked = getattr(listener, "forked", None)
-            if forked is not None:
-                forked()
         self.watch = Watch(listeners)
         self.faults = self.watch.faults
+        self.prices = Prices(self.prices.book)
         self.state = State(self.settings, self.watch, self.state.store.forked())
+        failed: list[Exception] = []
+        for listener in listeners:
+            try:
+                forked = getattr(listener, "forked", None)
+                if forked is not None:
+                    forked()
+            except Exception as error:  # noqa: BLE001 a listener is foreign code
+                failed.append(error)
+        for error in failed:  # told last: a listener that has not started afresh may wait for ever
+            self.faults.report(Stage.LISTENER, error)
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()

@@ -63,7 +63,8 @@ def _probe(family: str, client: str) -> Seam:
     if importlib.util.find_spec(family) is None:
         return Seam(family, client, holds=False, detail="not installed")
     module = importlib.import_module(family)
-    method = getattr(getattr(module, client, None), _METHOD, None)
+    # The class's own method: one that it inherits is shared with classes that are nobody's business here.
+    method = vars(getattr(module, client, object)).get(_METHOD)
     if method is None:
         return Seam(
             family,
