@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from e2e.expect import Check, Labels
 from underlay.stack import stack_home
+from underlay.stack.state import STATE_FILE
 
 __all__ = ["Report"]
 
@@ -62,13 +64,12 @@ class Report:
 
     def memory(self, environ: Mapping[str, str]) -> None:
         """Resident memory of each server."""
-        for path in sorted(stack_home(environ).rglob("*.pid")):
-            status = Path(f"/proc/{path.read_text().split()[0]}/status")
-            if status.exists():
-                kilobytes = next(
-                    line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmRSS")
-                )
-                self.note(f"{path.stem}: {int(kilobytes) / 1024:.0f} MB resident")
+        state = json.loads((stack_home(environ) / STATE_FILE).read_text())
+        for name, told in sorted(state["servers"].items()):
+            status = Path(f"/proc/{told['process']['pid']}/status")
+            if status.exists():  # only Linux tells
+                kilobytes = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+                self.note(f"{name}: {int(kilobytes) / 1024:.0f} MB resident")
 
     def close(self) -> int:
         """Print everything. The exit code: 0 when all holds."""

@@ -29,6 +29,7 @@ SYNC: tuple[tuple[str, str], ...] = (
     (r"\bAsyncBaseTransport\b", "BaseTransport"),
     (r"\bAsyncByteStream\b", "SyncByteStream"),
     (r"\bAsyncIterator\b", "Iterator"),
+    (r"\bAsyncGeneratorType\b", "GeneratorType"),
     (r"\bhandle_async_request\b", "handle_request"),
     (r"\bStopAsyncIteration\b", "StopIteration"),
     (r"\b__aiter__\b", "__iter__"),

@@ -102,8 +102,8 @@ OVERVIEW = Board(
                 Cell(301, throughput.calls_and_requests, 8, 8),
                 Cell(302, throughput.requests_per_model, 8, 8),
                 Cell(303, throughput.upstream, 8, 8),
-                Cell(304, throughput.batches, 12, 4),
-                Cell(305, throughput.average_batch_size, 12, 4),
+                Cell(304, throughput.batches, 12, 3),
+                Cell(305, throughput.average_batch_size, 12, 3),
             ),
         ),
         Section(
@@ -157,7 +157,7 @@ CALLS = Board(
             ),
         ),
         # closed at first: without an id there is nothing to ask Jaeger for
-        Section("One trace", 100, (Cell(101, calls.one_trace, 24, 20),), collapsed=True),
+        Section("One trace", 100, (Cell(101, calls.one_trace, 24, 14),), collapsed=True),
     ),
     variables=(
         v.prometheus_source,

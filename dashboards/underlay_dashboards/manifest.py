@@ -26,11 +26,11 @@ Mode = Literal["range", "instant", "search", "trace", "values"]
 class Entry:
     """One thing that a dashboard asks.
 
-    `key` names the panel by its function, the variable or the annotation by its name; `ref_id` names one query
-    of a panel. `expr` is the query as written, with variables: PromQL, the tags of a search, the id of a
-    trace, the query of a variable, or the values of one that has a fixed list. `mode`: `range` and `instant`
-    are asked of Prometheus, `search` and `trace` of Jaeger, `values` fill a variable. `raw` is the query's own
-    JSON. `empty_reason` says why it may answer nothing, "" for all that must answer.
+    `key` names the panel by its function, the variable or the annotation by its name; `ref_id` names one
+    query of a panel. `expr` is the query as written, with variables: PromQL, the tags of a search, the id
+    of a trace, the query of a variable, or the values of one that has a fixed list. `mode`: `range` and
+    `instant` are asked of Prometheus, `search` and `trace` of Jaeger, `values` fill a variable. `raw` is
+    the query's own JSON. `empty_reason` says why it may answer nothing, "" for all that must answer.
     """
 
     dashboard: str

@@ -158,15 +158,30 @@ class _SyncTransport(_Transport):
         self.close()
 
 
+class _AsyncFrames:
+    """Frames for asynchronous readers. No generator: one that is left early is reported by some loops."""
+
+    def __init__(self, frames: Iterator[bytes]) -> None:
+        self._frames = frames
+
+    def __aiter__(self) -> _AsyncFrames:
+        return self
+
+    async def __anext__(self) -> bytes:
+        frame = next(self._frames, None)
+        if frame is None:
+            raise StopAsyncIteration
+        return frame
+
+
 class _AsyncTransport(_Transport):
     async def handle_async_request(self, request: Any) -> Any:
         scripted, headers = self._reply(request, await request.aread())
         script = self._script
 
         class Stream(self._module.AsyncByteStream):  # type: ignore[misc,name-defined]
-            async def __aiter__(self) -> AsyncIterator[bytes]:
-                for frame in script.frames(scripted):
-                    yield frame
+            def __aiter__(self) -> AsyncIterator[bytes]:
+                return _AsyncFrames(script.frames(scripted))
 
             async def aclose(self) -> None:
                 script.closed += 1

@@ -123,18 +123,34 @@ DROPPED = [
 def test_a_header_of_the_exchange_is_not_of_the_answer(name: str) -> None:
     """Hop-by-hop, pacing, provenance and cookies of the first request are not replayed, in any case of letters."""
     for spelled in (name, name.upper(), name.title()):
-        assert stored_headers([(b"a", b"1"), (spelled.encode(), b"x"), (b"b", b"2")]) == ((b"a", b"1"), (b"b", b"2"))
+        assert stored_headers([(b"a", b"1"), (spelled.encode(), b"x"), (b"b", b"2")]) == (
+            (b"a", b"1"),
+            (b"b", b"2"),
+        )
 
 
 def test_headers_of_the_answer_come_back_as_they_came() -> None:
     """Type, coding, length and the provider's own headers keep order, case and repetition."""
-    kept = [(b"Content-Type", b"application/json"), (b"content-encoding", b"gzip"), (b"Content-Length", b"9"), (b"Date", b"d"), (b"vary", b"a"), (b"Vary", b"b"), (b"openai-version", b"v"), (b"x-ratelimited", b"1")]
+    kept = [
+        (b"Content-Type", b"application/json"),
+        (b"content-encoding", b"gzip"),
+        (b"Content-Length", b"9"),
+        (b"Date", b"d"),
+        (b"vary", b"a"),
+        (b"Vary", b"b"),
+        (b"openai-version", b"v"),
+        (b"x-ratelimited", b"1"),
+    ]
     assert stored_headers(kept) == tuple(kept)
 
 
 def test_a_hit_says_that_it_is_one() -> None:
     """`Age` and `Cache-Status` come after the stored headers, in whole seconds that are not rounded up."""
-    assert replay_headers([(b"a", b"1")], 1.99, 58.99) == [(b"a", b"1"), (b"age", b"1"), (b"cache-status", b"underlay; hit; ttl=58")]
+    assert replay_headers([(b"a", b"1")], 1.99, 58.99) == [
+        (b"a", b"1"),
+        (b"age", b"1"),
+        (b"cache-status", b"underlay; hit; ttl=58"),
+    ]
 
 
 def test_an_entry_cannot_be_changed() -> None:

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from underlay.core.circuit_breaker import Circuit, Counts, Permit, Policy, Refusal, Transition
 from underlay.telemetry.attributes import CircuitState, Verdict
@@ -63,11 +71,17 @@ class Breaker(RuleBasedStateMachine):
             assert (looked, changed) == (None, None)
             assert isinstance(answer, Permit)
             return (answer, self.epoch, 0)
-        if (self.state is OPEN and not due) or (self.state is HALF_OPEN and self.probe is not None and not stuck):
+        if (self.state is OPEN and not due) or (
+            self.state is HALF_OPEN and self.probe is not None and not stuck
+        ):
             assert isinstance(answer, Refusal)
             assert (answer, changed) == (looked, None)
             assert answer.state is self.state
-            wait = 10.0 - (self.now - self.since) if self.state is OPEN else min(10.0, 25.0 - (self.now - self.probe[1]))  # type: ignore[index]
+            wait = (
+                10.0 - (self.now - self.since)
+                if self.state is OPEN
+                else min(10.0, 25.0 - (self.now - self.probe[1]))
+            )  # type: ignore[index]
             assert answer.retry_after == pytest.approx(wait)
             assert answer.retry_after > 0
             return (None, self.epoch, 0)

@@ -134,7 +134,12 @@ def test_a_finished_flight_is_read_without_a_pull() -> None:
     """A hit or a refusal has its whole body and its end before anybody reads."""
     flight = Flight.finished((b"a", b"b"))
     one, two = flight.join(), flight.join()
-    assert [flight.step(one) for _ in range(4)] == [Frame(b"a"), Frame(b"b"), Over(Ending.COMPLETE), Over(Ending.COMPLETE)]
+    assert [flight.step(one) for _ in range(4)] == [
+        Frame(b"a"),
+        Frame(b"b"),
+        Over(Ending.COMPLETE),
+        Over(Ending.COMPLETE),
+    ]
     assert flight.step(two) == Frame(b"a")
     assert flight.leave(two) is False
     assert flight.frames() == (b"a", b"b")

@@ -63,8 +63,16 @@ def dumped(value: object) -> bytes:
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-LEAF = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | TEXT
-VALUE = st.recursive(LEAF, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=6)
+LEAF = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT
+)
+VALUE = st.recursive(
+    LEAF, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=6
+)
 NAME = st.sampled_from(FIELDS) | TEXT
 BODY = st.dictionaries(NAME, VALUE, max_size=6)
 some = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -92,7 +100,9 @@ def test_every_field_of_the_sdks_is_in_the_key(field: str) -> None:
 
 @some
 @given(BODY, NAME, VALUE, VALUE)
-def test_a_field_that_is_added_changed_or_removed_is_another_call(body: dict[str, Any], name: str, one: Any, two: Any) -> None:
+def test_a_field_that_is_added_changed_or_removed_is_another_call(
+    body: dict[str, Any], name: str, one: Any, two: Any
+) -> None:
     """Whatever a field is called, its value and its presence are in the key."""
     assume(dumped(one) != dumped(two))
     without = {other: value for other, value in body.items() if other != name}
@@ -106,7 +116,9 @@ def test_the_order_of_top_level_fields_is_not_in_the_key(pairs: list[tuple[str, 
     """Two releases of an SDK write the same fields in another order, with other spaces between them: one call."""
     shuffled = list(pairs)
     chance.shuffle(shuffled)
-    spaced = b"\n{ " + b" ,\t".join(dumped(name) + b" :\r\n " + dumped(value) for name, value in shuffled) + b" } "
+    spaced = (
+        b"\n{ " + b" ,\t".join(dumped(name) + b" :\r\n " + dumped(value) for name, value in shuffled) + b" } "
+    )
     assert key(dumped(dict(pairs))) == key(spaced)
 
 
@@ -144,7 +156,9 @@ def test_what_is_inside_a_field_stays_as_it_was_sent(one: bytes, two: bytes) -> 
 @example({"1:a": "1:a"}, {"1": "a1:a"})
 def test_two_bodies_with_one_key_are_one_body(one: dict[str, Any], two: dict[str, Any]) -> None:
     """The framing is injective: equal keys mean equal fields with equal texts."""
-    same = {name: dumped(value) for name, value in one.items()} == {name: dumped(value) for name, value in two.items()}
+    same = {name: dumped(value) for name, value in one.items()} == {
+        name: dumped(value) for name, value in two.items()
+    }
     assert (key(dumped(one)) == key(dumped(two))) is same
 
 
@@ -152,10 +166,17 @@ FRAME = st.text("a1:;,", max_size=4).map(str.encode)
 
 
 @some
-@given(st.lists(st.tuples(FRAME.filter(bool), FRAME), max_size=4), st.lists(st.tuples(FRAME.filter(bool), FRAME), max_size=4), FRAME, FRAME)
+@given(
+    st.lists(st.tuples(FRAME.filter(bool), FRAME), max_size=4),
+    st.lists(st.tuples(FRAME.filter(bool), FRAME), max_size=4),
+    FRAME,
+    FRAME,
+)
 @example([(b"a", b"1:1")], [(b"a1", b":1")], b"", b"")
 @example([(b"a", b"")], [], b"", b"1:a0:")
-def test_headers_and_url_cannot_stand_in_for_each_other(one: list[Header], two: list[Header], url: bytes, other: bytes) -> None:
+def test_headers_and_url_cannot_stand_in_for_each_other(
+    one: list[Header], two: list[Header], url: bytes, other: bytes
+) -> None:
     """Where a header's name, its value, the URL and the next header meet is in the key and in the raw digest."""
     names = sorted(one, key=lambda header: header[0]), sorted(two, key=lambda header: header[0])
     same = (names[0], url) == (names[1], other)
@@ -173,20 +194,37 @@ def test_the_body_cannot_stand_in_for_a_header() -> None:
     assert with_header != digest(scope, b"POST", URL + framed, [], b"body")
 
 
-@pytest.mark.parametrize("how", [{"method": b"PUT"}, {"url": URL + b"?api-version=1"}, {"url": URL.replace(b"https", b"http")}])
+@pytest.mark.parametrize(
+    "how", [{"method": b"PUT"}, {"url": URL + b"?api-version=1"}, {"url": URL.replace(b"https", b"http")}]
+)
 def test_method_and_url_are_in_the_key(how: dict[str, bytes]) -> None:
     """Scheme, path, query and method make another call."""
     assert key() != key(**how)
 
 
-KEPT = [b"accept-encoding", b"accept", b"openai-organization", b"anthropic-version", b"anthropic-beta", b"x-portkey-provider", b"helicone-cache", b"x-new-tomorrow", b"host", b"content-type", b"pragma"]
+KEPT = [
+    b"accept-encoding",
+    b"accept",
+    b"openai-organization",
+    b"anthropic-version",
+    b"anthropic-beta",
+    b"x-portkey-provider",
+    b"helicone-cache",
+    b"x-new-tomorrow",
+    b"host",
+    b"content-type",
+    b"pragma",
+]
 
 
 @pytest.mark.parametrize("name", KEPT)
 def test_a_header_that_is_not_known_to_be_neutral_is_in_the_key(name: bytes) -> None:
     """Gateways route by header: adding, changing, repeating or removing one is another call, its case is not."""
     base = [header for header in SENT if header[0].lower() != name]
-    keys = [key(headers=base + more) for more in ([], [(name, b"1")], [(name, b"2")], [(name, b"1"), (name, b"1")], [(name, b"")])]
+    keys = [
+        key(headers=base + more)
+        for more in ([], [(name, b"1")], [(name, b"2")], [(name, b"1"), (name, b"1")], [(name, b"")])
+    ]
     assert len(set(keys)) == len(keys)
     assert key(headers=[*base, (name.upper(), b"1")]) == keys[1]
     assert key(headers=[(name, b"1"), *base]) == keys[1]
@@ -199,14 +237,20 @@ def test_any_header_is_in_the_key_unless_the_list_says_otherwise(name: bytes, on
     assume(one != two)
     assume(name != b"cookie")
     neutral = name in NEUTRAL or name.startswith(tuple(NEUTRAL_PREFIXES))
-    keys, digests = zip(*(both(headers=[*SENT, *more]) for more in ([], [(name, one)], [(name, two)])), strict=True)
+    keys, digests = zip(
+        *(both(headers=[*SENT, *more]) for more in ([], [(name, one)], [(name, two)])), strict=True
+    )
     assert len(set(keys)) == len(set(digests)) == (1 if neutral else 3)
 
 
 @pytest.mark.parametrize("name", [*NEUTRAL, *(prefix + b"anything" for prefix in NEUTRAL_PREFIXES)])
 def test_a_neutral_header_is_not_in_the_key_whatever_its_case(name: bytes) -> None:
     """Headers that vary between repetitions of one question do not make it another; each has its reason."""
-    assert key(headers=[*SENT, (name, b"1")]) == key(headers=[*SENT, (name.title(), b"2"), (name, b"3")]) == key()
+    assert (
+        key(headers=[*SENT, (name, b"1")])
+        == key(headers=[*SENT, (name.title(), b"2"), (name, b"3")])
+        == key()
+    )
     assert NEUTRAL.get(name, "prefix")
 
 
@@ -227,8 +271,13 @@ def test_the_order_of_equal_headers_is_kept() -> None:
 def test_a_credential_is_a_scope_of_its_own(name: bytes) -> None:
     """Adding, changing or removing any credential header is another scope, and so another key and digest."""
     base = [(b"host", b"h")]
-    seen = [both(headers=base + more) for more in ([], [(name, b"k=1")], [(name, b"k=2")], [(name, b"")], [(name, b"k=1"), (name, b"k=1")])]
-    assert len({pair[0] for pair in seen}) == len({pair[1] for pair in seen}) == len(seen) - (name == b"cookie")
+    seen = [
+        both(headers=base + more)
+        for more in ([], [(name, b"k=1")], [(name, b"k=2")], [(name, b"")], [(name, b"k=1"), (name, b"k=1")])
+    ]
+    assert (
+        len({pair[0] for pair in seen}) == len({pair[1] for pair in seen}) == len(seen) - (name == b"cookie")
+    )
     assert key(headers=[*base, (name.title(), b"k=1")]) == seen[1][0]
 
 
@@ -245,7 +294,11 @@ def test_credentials_never_appear_in_anything() -> None:
     scope = scope_of(b"process", headers.credentials, None)
     body = body_of(ASK)
     assert isinstance(body, Body)
-    made = [scope, key_of(scope, b"POST", URL, headers.kept, body), digest(scope, b"POST", URL, headers.kept, ASK)]
+    made = [
+        scope,
+        key_of(scope, b"POST", URL, headers.kept, body),
+        digest(scope, b"POST", URL, headers.kept, ASK),
+    ]
     assert headers.kept == ((b"x-other", b"1"),)
     assert not [each for each in made if secret in each]
     assert [len(each) for each in made] == [33, 32, 32]
@@ -261,7 +314,10 @@ def test_a_namespace_stands_in_for_the_credential() -> None:
     """Under a namespace a rotated token keeps its answers; another namespace, or none, does not see them."""
     rotated = [(name, value if name != b"Authorization" else b"Bearer next") for name, value in SENT]
     assert key(namespace="team") == key(headers=rotated, namespace="team")
-    assert len({key(), key(headers=rotated), key(namespace="team"), key(namespace="other"), key(namespace="")}) == 5
+    assert (
+        len({key(), key(headers=rotated), key(namespace="team"), key(namespace="other"), key(namespace="")})
+        == 5
+    )
 
 
 def test_a_namespace_cannot_be_forged_by_a_credential() -> None:
@@ -275,7 +331,11 @@ def test_a_namespace_cannot_be_forged_by_a_credential() -> None:
 def test_only_the_fronts_own_cookies_are_left_out(name: bytes) -> None:
     """A neutral cookie beside a telling one changes nothing; the telling one still does."""
     alone = key(headers=[*SENT, (b"cookie", b"session=1")])
-    assert alone == key(headers=[*SENT, (b"cookie", name + b"=x; session=1")]) == key(headers=[*SENT, (b"Cookie", b"session=1;" + name + b"=y")])
+    assert (
+        alone
+        == key(headers=[*SENT, (b"cookie", name + b"=x; session=1")])
+        == key(headers=[*SENT, (b"Cookie", b"session=1;" + name + b"=y")])
+    )
     assert alone not in (key(), key(headers=[*SENT, (b"cookie", name + b"=x; session=2")]))
     assert key(headers=[*SENT, (b"cookie", name + b"=x")]) == key()
     assert key(headers=[*SENT, (b"cookie", b"a=" + name + b"=x")]) != key()
@@ -336,7 +396,9 @@ def test_a_body_without_one_meaning_has_no_key(raw: bytes, reason: str) -> None:
 
 def test_an_ambiguous_body_still_says_what_it_asks() -> None:
     """What can be read of an unkeyable body is there for the books, by the last of two equal names."""
-    assert body_of(b'{"model":"a","model":"b","t":NaN}') == Unkeyable("duplicate_names", {"model": "b", "t": pytest.approx(float("nan"), nan_ok=True)})
+    assert body_of(b'{"model":"a","model":"b","t":NaN}') == Unkeyable(
+        "duplicate_names", {"model": "b", "t": pytest.approx(float("nan"), nan_ok=True)}
+    )
     assert body_of(b'{"a":1,"a":2,') == Unkeyable("duplicate_names", None)
 
 

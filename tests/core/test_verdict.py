@@ -20,7 +20,9 @@ def test_a_status_says() -> None:
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 409, 413, 422, 429, 501, 505, 301])
 def test_the_callers_own_trouble_never_counts(status: int) -> None:
     """Whatever the body says and however it ends, a 4xx is not the provider's failure, nor its success."""
-    assert {judge(status, ending, error=error, blame=error) for ending in Ending for error in (False, True)} == {NOTHING}
+    assert {
+        judge(status, ending, error=error, blame=error) for ending in Ending for error in (False, True)
+    } == {NOTHING}
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 529, 599])

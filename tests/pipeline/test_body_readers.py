@@ -29,7 +29,9 @@ FRAMES = [b"%d" % number for number in range(200)]
 class Source:
     """An upstream body: frames in order, then the end or an error. Notices two pulls at once."""
 
-    def __init__(self, frames: list[bytes], pause: Callable[[], Awaitable[None]], error: BaseException | None = None) -> None:
+    def __init__(
+        self, frames: list[bytes], pause: Callable[[], Awaitable[None]], error: BaseException | None = None
+    ) -> None:
         self._frames = iter(frames)
         self._pause = pause
         self._error = error
@@ -59,7 +61,11 @@ class SourcePorts(BasePorts):
     def describe(self, error: BaseException) -> Mishap:
         """As the function adapter does."""
         common = self.describe_common(error)
-        return common if common.ending is Ending.CANCELLED else Mishap(Ending.FAILED, Verdict.FAILURE, common.name)
+        return (
+            common
+            if common.ending is Ending.CANCELLED
+            else Mishap(Ending.FAILED, Verdict.FAILURE, common.name)
+        )
 
     async def send(self, request: Any) -> Upstream:
         """Nothing is sent here."""

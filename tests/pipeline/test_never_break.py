@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -139,10 +139,14 @@ BREAKS: dict[str, tuple[Stage, Callable[[pytest.MonkeyPatch, Lab], None]]] = {
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
 @pytest.mark.parametrize("where", list(BREAKS))
 @pytest.mark.parametrize("way", WAYS)
-def test_a_fault_of_ours_costs_nothing_but_itself(way: str, where: str, stream: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fault_of_ours_costs_nothing_but_itself(
+    way: str, where: str, stream: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whatever stage raises: each call is sent exactly once, every byte arrives, the fault is counted under its
     stage, logged once without its text, and the provider is not blamed."""
-    lab = Lab(way).setup(lambda _: stream_reply() if stream else json_reply(), circuit_breaker={"failure_threshold": 1})
+    lab = Lab(way).setup(
+        lambda _: stream_reply() if stream else json_reply(), circuit_breaker={"failure_threshold": 1}
+    )
     stage, patch = BREAKS[where]
     wanted = CHAT_FRAMES if stream else [dumped(CHAT)]
 
@@ -159,7 +163,9 @@ def test_a_fault_of_ours_costs_nothing_but_itself(way: str, where: str, stream: 
         lab.run(scenario)
     assert set(lab.faults) == {stage}
     assert lab.faults[stage] >= 2
-    assert [record.getMessage().split(" in stage ")[0] for record in caplog.records] == ["underlay: RuntimeError"]
+    assert [record.getMessage().split(" in stage ")[0] for record in caplog.records] == [
+        "underlay: RuntimeError"
+    ]
     assert SECRET not in caplog.text
     assert lab.runtime.circuit("gpt-4o").state == "closed"
     for call in lab.recorder.calls:
@@ -185,7 +191,9 @@ def test_a_listener_that_fails_on_every_news_is_only_counted(way: str) -> None:
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way.startswith("sync")])
 @pytest.mark.parametrize("stage", [stage for stage, _ in stages.STAGES])
-def test_a_stage_that_would_suspend_is_a_fault_of_ours(way: str, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_that_would_suspend_is_a_fault_of_ours(
+    way: str, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A synchronous call that would have to wait for a loop is closed and sent untouched, once."""
 
     class Never:
@@ -196,7 +204,9 @@ def test_a_stage_that_would_suspend_is_a_fault_of_ours(way: str, stage: Stage, m
         await Never()
 
     lab = Lab(way).setup([json_reply()], circuit_breaker={"failure_threshold": 1})
-    monkeypatch.setattr(perform, "STAGES", tuple((name, step if name is stage else run) for name, run in stages.STAGES))
+    monkeypatch.setattr(
+        perform, "STAGES", tuple((name, step if name is stage else run) for name, run in stages.STAGES)
+    )
 
     async def scenario() -> None:
         assert (await lab.post(lab.client())).json() == CHAT
@@ -239,7 +249,9 @@ def test_a_suspension_after_the_send_never_sends_again(way: str, monkeypatch: py
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("error", [OSError, TimeoutError, ConnectionError])
-def test_a_fault_of_ours_is_never_the_providers(way: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_ours_is_never_the_providers(
+    way: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An OSError of a stage of ours, after the permit was taken, opens no circuit."""
 
     def raising(*_: Any, **__: Any) -> Any:
@@ -286,14 +298,14 @@ def test_a_failed_call_leaves_no_cycle(way: str) -> None:
     import gc
     import weakref
 
-    class Own(Exception):
+    class OwnError(Exception):
         pass
 
     lab = Lab(way).setup([])
     seen: list[Any] = []
 
     def handle(request: Any) -> Any:
-        error = Own()
+        error = OwnError()
         seen.append(weakref.ref(error))
         try:
             raise error
@@ -303,10 +315,8 @@ def test_a_failed_call_leaves_no_cycle(way: str) -> None:
     async def scenario() -> None:
         request = lab.module.Request("POST", "https://api.openai.com/v1/chat/completions", json=CHAT_ASK)
         for transport in (lab.transport(handle), lab.wrap(lab.transport(handle))):
-            try:
+            with suppress(OwnError):
                 await lab._await(lab.inner(transport, request))
-            except Own:
-                pass
 
     gc.disable()
     try:

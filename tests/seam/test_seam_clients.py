@@ -219,7 +219,12 @@ def test_the_other_familys_clients_are_covered_too() -> None:
     script = Script([json_reply()])
     for family in ("httpx", "httpx2"):
         with import_module(family).Client(transport=script.transport(family, "sync")) as client:  # type: ignore[arg-type]
-            assert client.post(CHAT_URL, json=CHAT_ASK, headers={"user-agent": "x", "accept-encoding": "identity"}).json() == CHAT
+            assert (
+                client.post(
+                    CHAT_URL, json=CHAT_ASK, headers={"user-agent": "x", "accept-encoding": "identity"}
+                ).json()
+                == CHAT
+            )
     assert (len(script.sent), calls(runtime)) == (1, 2)
 
 
@@ -245,7 +250,9 @@ def test_sdks_and_their_copies_are_covered(family: Any) -> None:
     for client in (ours, ours.with_options(max_retries=0), ours.copy()):
         client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hi"}])
     for copy in (theirs, theirs.with_options(timeout=3)):
-        copy.messages.create(model="claude-sonnet-5-5", max_tokens=9, messages=[{"role": "user", "content": "Hi"}])
+        copy.messages.create(
+            model="claude-sonnet-5-5", max_tokens=9, messages=[{"role": "user", "content": "Hi"}]
+        )
     assert (len(script.sent), calls(runtime)) == (2, 5)
     ours.close()
     theirs.close()
@@ -283,7 +290,9 @@ class Inherited(Base):
 
 
 @pytest.mark.parametrize("client", [Renamed, Widened, Inherited])
-def test_a_release_with_another_seam_is_not_covered_and_runs_on(client: type, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_with_another_seam_is_not_covered_and_runs_on(
+    client: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the private method is gone, moved or changed, the probe says "not covered" and `instrument()` touches
     nothing of it."""
     fake = types.ModuleType("httpx")
@@ -292,7 +301,9 @@ def test_a_release_with_another_seam_is_not_covered_and_runs_on(client: type, mo
     fake.Client = fake.AsyncClient = client  # type: ignore[attr-defined]
     monkeypatch.setitem(__import__("sys").modules, "httpx", fake)
     before = dict(vars(client))
-    assert [(found.holds, "not covered" in found.detail) for found in seam.probe(("httpx",))] == [(False, True)] * 2
+    assert [(found.holds, "not covered" in found.detail) for found in seam.probe(("httpx",))] == [
+        (False, True)
+    ] * 2
     underlay.instrument({})
     assert dict(vars(client)) == before
     underlay.uninstrument()

@@ -27,7 +27,13 @@ def calls(runtime):
 
 def run(code: str) -> str:
     """Run a program; its output, or a failure with what it said."""
-    done = subprocess.run([sys.executable, "-W", "error", "-c", PRELUDE + code], capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PRELUDE + code],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -112,7 +112,9 @@ class Model(RuleBasedStateMachine):
     def agrees(self) -> None:
         """Counts are the model's, and both bounds hold."""
         counts = self.store.counts()
-        assert counts == StoreCounts(len(self.order), self.size(), self.by_entries, self.by_bytes, self.expired)
+        assert counts == StoreCounts(
+            len(self.order), self.size(), self.by_entries, self.by_bytes, self.expired
+        )
         assert counts.evictions == self.by_entries + self.by_bytes
         assert counts.entries <= self.store.maxsize
         assert counts.size <= self.store.max_bytes

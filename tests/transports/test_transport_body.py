@@ -6,7 +6,18 @@ import gc
 from typing import Any
 
 import pytest
-from transport_lab import CHAT, CHAT_ASK, CHAT_FRAMES, DIALECTS, JSON_TYPE, Lab, dumped, events, json_reply, stream_reply
+from transport_lab import (
+    CHAT,
+    CHAT_ASK,
+    CHAT_FRAMES,
+    DIALECTS,
+    JSON_TYPE,
+    Lab,
+    dumped,
+    events,
+    json_reply,
+    stream_reply,
+)
 
 from underlay.telemetry.attributes import Ending
 from underlay.telemetry.events import AttemptEnded, CallEnded
@@ -90,7 +101,11 @@ def test_a_reader_that_stops_at_the_terminal_event_had_the_whole_answer(lab: Lab
         for _ in wanted:
             await frames.next()
         await lab.close(response)
-        assert (lab.attempt.stored, lab.attempt.verdict, lab.last().ending) == (True, "success", Ending.COMPLETE)
+        assert (lab.attempt.stored, lab.attempt.verdict, lab.last().ending) == (
+            True,
+            "success",
+            Ending.COMPLETE,
+        )
         again = await lab.post(client, url, {**ask, "stream": True})
         assert again.content == b"".join(wanted)
         await frames.close()
@@ -194,7 +209,9 @@ def test_how_a_body_ended_decides_what_is_kept_and_who_is_blamed(lab: Lab, name:
 
     async def scenario() -> None:
         client = lab.client()
-        response = await lab.open(client, url, {**ask, "stream": reply.headers["content-type"] != "application/json"})
+        response = await lab.open(
+            client, url, {**ask, "stream": reply.headers["content-type"] != "application/json"}
+        )
         assert response.status_code == reply.status
         body, got, error = lab.frames(response), [], None
         try:
@@ -211,7 +228,11 @@ def test_how_a_body_ended_decides_what_is_kept_and_who_is_blamed(lab: Lab, name:
         assert (ended.ending, ended.error_type, ended.status) == (ending, error_type, reply.status)
         assert lab.script.closed == 1
         assert lab.runtime.cache.size == int(stored)
-        await lab.close(await lab.open(client, url, {**ask, "stream": reply.headers["content-type"] != "application/json"}))
+        await lab.close(
+            await lab.open(
+                client, url, {**ask, "stream": reply.headers["content-type"] != "application/json"}
+            )
+        )
         assert lab.upstream == 2 - stored
 
     lab.run(scenario)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -40,7 +41,13 @@ RAISED: dict[str, tuple[str, Ending]] = {
 
 
 def _exception(lab: Lab, name: str) -> BaseException:
-    known = {"OwnError": OwnError, "RuntimeError": RuntimeError, "KeyboardInterrupt": KeyboardInterrupt, "SystemExit": SystemExit, "ConnectionResetError": ConnectionResetError}
+    known = {
+        "OwnError": OwnError,
+        "RuntimeError": RuntimeError,
+        "KeyboardInterrupt": KeyboardInterrupt,
+        "SystemExit": SystemExit,
+        "ConnectionResetError": ConnectionResetError,
+    }
     return known[name]("own") if name in known else getattr(lab.module, name)("own")
 
 
@@ -77,7 +84,11 @@ def test_an_exception_passes_as_it_is(lab: Lab, name: str) -> None:
     (attempt,), (ended,) = lab.recorder.calls[0].of(AttemptEnded), lab.recorder.calls[0].of(CallEnded)
     assert (attempt.verdict, attempt.status) == (verdict, None)
     assert ended.ending is ending
-    assert attempt.error_type == ended.error_type == ("cancelled" if ending is Ending.CANCELLED else type(error).__name__)
+    assert (
+        attempt.error_type
+        == ended.error_type
+        == ("cancelled" if ending is Ending.CANCELLED else type(error).__name__)
+    )
     assert lab.faults == {}
 
 
@@ -129,7 +140,10 @@ def test_an_exception_inside_the_body_passes_as_it_is(lab: Lab, name: str) -> No
 
 
 def _open_circuit(lab: Lab, replies: Any = None, **settings: Any) -> Lab:
-    return lab.setup(replies or [json_reply({"error": {"type": "server_error"}}, 500)] * 2 + [json_reply()], circuit_breaker={"failure_threshold": 2, "recovery_timeout": 30, **settings})
+    return lab.setup(
+        replies or [json_reply({"error": {"type": "server_error"}}, 500)] * 2 + [json_reply()],
+        circuit_breaker={"failure_threshold": 2, "recovery_timeout": 30, **settings},
+    )
 
 
 @pytest.mark.parametrize("dialect", ["chat", "messages", "responses", "embeddings"])
@@ -147,12 +161,22 @@ def test_a_refusal_is_a_reply_in_the_dialects_own_shape(lab: Lab, dialect: str) 
         lab.clock.advance(10.5)
         refused = await lab.post(client, url, ask)
         assert refused.status_code == 503
-        headers = {"content-type": "application/json", "retry-after": "20", "x-should-retry": "false", "underlay-refused": "circuit_open", "content-length": str(len(refused.content))}
+        headers = {
+            "content-type": "application/json",
+            "retry-after": "20",
+            "x-should-retry": "false",
+            "underlay-refused": "circuit_open",
+            "content-length": str(len(refused.content)),
+        }
         assert dict(refused.headers) == headers
         assert refused.json()["error"]["message"].startswith("underlay: circuit of ")
         assert ("type" in refused.json()) is (dialect == "messages")
         assert lab.upstream == 2
-        assert (lab.last().result, lab.last().error_type, lab.last().ending) == ("refused", "circuit_open", Ending.COMPLETE)
+        assert (lab.last().result, lab.last().error_type, lab.last().ending) == (
+            "refused",
+            "circuit_open",
+            Ending.COMPLETE,
+        )
         assert lab.recorder.calls[-1].of(AttemptEnded) == []
 
     lab.run(scenario)
@@ -266,9 +290,12 @@ def test_a_cancelled_probe_gives_its_slot_back(loop_lab: Lab, where: str) -> Non
             if not lab.clock.now() >= 1030 or started.is_set():
                 return await script.handle_async_request(request)
             if where == "body":
-                return lab.module.Response(200, headers={"content-type": "text/event-stream"}, stream=Hanging())
+                return lab.module.Response(
+                    200, headers={"content-type": "text/event-stream"}, stream=Hanging()
+                )
             started.set()
             await forever.wait()
+            return None
 
         client = lab.client(lab.transport(handle))
         for seed in range(2):
@@ -291,17 +318,19 @@ def test_a_cancelled_probe_gives_its_slot_back(loop_lab: Lab, where: str) -> Non
 
 def test_an_interrupted_probe_gives_its_slot_back(lab: Lab) -> None:
     """KeyboardInterrupt during a probe returns the slot."""
-    _open_circuit(lab, [*[json_reply({}, 500)] * 2, Scripted(error=KeyboardInterrupt()), json_reply()], success_threshold=1)
+    _open_circuit(
+        lab,
+        [*[json_reply({}, 500)] * 2, Scripted(error=KeyboardInterrupt()), json_reply()],
+        success_threshold=1,
+    )
 
     async def scenario() -> None:
         client = lab.client()
         for _ in range(2):
             await lab.post(client)
         lab.clock.advance(30)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             await lab.post(client)
-        except KeyboardInterrupt:
-            pass
         assert (await lab.post(client)).status_code == 200
         assert lab.runtime.circuit("gpt-4o").state == "closed"
 

@@ -62,7 +62,9 @@ def test_a_stream_comes_back_frame_for_frame(lab: Lab, dialect: str) -> None:
 
 @pytest.mark.parametrize("cuts", [1, 7, 100_000])
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_compressed_answer_is_read_stored_and_replayed_as_it_came(lab: Lab, cuts: int, stream: bool) -> None:
+def test_a_compressed_answer_is_read_stored_and_replayed_as_it_came(
+    lab: Lab, cuts: int, stream: bool
+) -> None:
     """The raw gzip bytes and their header are replayed together, and the books read what is inside."""
     plain = b"".join(CHAT_FRAMES) if stream else json_reply().frames[0]
     assert isinstance(plain, bytes)
@@ -98,7 +100,11 @@ def test_one_body_serves_every_family_and_mode() -> None:
         lab.script, lab.runtime, lab.recorder = first.script, first.runtime, first.recorder
 
         async def scenario(lab: Lab = lab) -> list[bytes]:
-            response = await lab.open(lab.client(), body={**CHAT_ASK, "stream": True}, headers={**KEY, "user-agent": "x", "accept-encoding": "identity"})
+            response = await lab.open(
+                lab.client(),
+                body={**CHAT_ASK, "stream": True},
+                headers={**KEY, "user-agent": "x", "accept-encoding": "identity"},
+            )
             got: list[bytes] = await lab.frames(response).rest()
             await lab.close(response)
             return got
@@ -126,9 +132,9 @@ def test_headers_of_a_hit(lab: Lab) -> None:
         return await lab.post(client)
 
     hit = lab.run(scenario)
-    assert [(name, value) for name, value in hit.headers.raw if name.lower() not in (b"age", b"cache-status")] == [
-        (name.encode(), value.encode()) for name, value in kept.items()
-    ]
+    assert [
+        (name, value) for name, value in hit.headers.raw if name.lower() not in (b"age", b"cache-status")
+    ] == [(name.encode(), value.encode()) for name, value in kept.items()]
     assert hit.headers["age"] == "40"
     assert hit.headers["cache-status"] == "underlay; hit; ttl=59"
 
@@ -178,7 +184,9 @@ def test_another_credential_is_another_scope(lab: Lab) -> None:
         ("", "max-stale=99, x=y", 1, True),
     ],
 )
-def test_the_callers_cache_control_is_obeyed(lab: Lab, first: str, second: str, sent: int, stored: bool) -> None:
+def test_the_callers_cache_control_is_obeyed(
+    lab: Lab, first: str, second: str, sent: int, stored: bool
+) -> None:
     """no-store is neither served nor kept, no-cache is asked again and kept, max-age bounds the age."""
     lab.setup([json_reply()])
 
@@ -228,25 +236,40 @@ def test_off_stores_and_serves_nothing(lab: Lab) -> None:
 
 def test_an_answer_larger_than_an_entry_passes_whole_and_is_not_kept(lab: Lab) -> None:
     """Beyond the entry's cap the body is passed on in full and not stored."""
-    lab.setup([stream_reply([*CHAT_FRAMES[:1], b": " + b"x" * 5000 + b"\n\n", *CHAT_FRAMES[1:]])], llm_cache={"max_entry_bytes": 4096})
+    lab.setup(
+        [stream_reply([*CHAT_FRAMES[:1], b": " + b"x" * 5000 + b"\n\n", *CHAT_FRAMES[1:]])],
+        llm_cache={"max_entry_bytes": 4096},
+    )
 
     async def scenario() -> None:
         client = lab.client()
         for _ in range(2):
             response = await lab.post(client)
             assert len(response.content) == sum(map(len, CHAT_FRAMES)) + 5004
-            assert (lab.attempt.stored, lab.attempt.store_reason, lab.attempt.verdict) == (False, "too_large", "success")
+            assert (lab.attempt.stored, lab.attempt.store_reason, lab.attempt.verdict) == (
+                False,
+                "too_large",
+                "success",
+            )
 
     lab.run(scenario)
     assert lab.upstream == 2
 
 
-@pytest.mark.parametrize(("cookie", "sent"), [("__cf_bm={}; path=/", 1), ("_cfuvid={}; path=/", 1), ("session={}; path=/", 3)])
+@pytest.mark.parametrize(
+    ("cookie", "sent"), [("__cf_bm={}; path=/", 1), ("_cfuvid={}; path=/", 1), ("session={}; path=/", 3)]
+)
 def test_cookies_of_the_providers_front_do_not_split_the_scope(lab: Lab, cookie: str, sent: int) -> None:
     """Cloudflare's own cookies, which clients send back by themselves, leave the scope as it was; any other
     cookie may say who asks."""
     made = iter(range(9))
-    lab.setup(lambda _: Scripted(200, {"content-type": "application/json", "set-cookie": cookie.format(next(made))}, json_reply().frames))
+    lab.setup(
+        lambda _: Scripted(
+            200,
+            {"content-type": "application/json", "set-cookie": cookie.format(next(made))},
+            json_reply().frames,
+        )
+    )
 
     async def scenario() -> None:
         client = lab.client()

@@ -70,10 +70,14 @@ def test_two_loops_share_one_runtime(family: str) -> None:
 @pytest.mark.parametrize("family", ["httpx", "httpx2"])
 def test_concurrent_tasks_read_their_own_streams(family: str) -> None:
     """Twenty tasks with twenty questions in one loop: each reads its own frames."""
-    lab = Lab(f"asyncio-{family}").setup(lambda got: stream_reply([b"data: " + got.body + b"\n\n", b"data: [DONE]\n\n"]))
+    lab = Lab(f"asyncio-{family}").setup(
+        lambda got: stream_reply([b"data: " + got.body + b"\n\n", b"data: [DONE]\n\n"])
+    )
 
     async def ask(client: Any, seed: int) -> None:
-        request = client.build_request("POST", CHAT_URL, json={**CHAT_ASK, "stream": True, "seed": seed}, headers=KEY)
+        request = client.build_request(
+            "POST", CHAT_URL, json={**CHAT_ASK, "stream": True, "seed": seed}, headers=KEY
+        )
         response = await client.send(request, stream=True)
         got = [frame async for frame in response.aiter_raw()]
         assert got == [b"data: " + request.content + b"\n\n", b"data: [DONE]\n\n"]

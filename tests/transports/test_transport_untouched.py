@@ -11,7 +11,9 @@ from transport_lab import CHAT, CHAT_ASK, CHAT_URL, JSON_TYPE, KEY, Lab, dumped,
 from underlay.telemetry.events import AttemptEnded
 from underlay.testing import Scripted
 
-BODY = b'{ "messages":[{"role":"user","content":"\\u00e9 \xc3\xa9"}],\n "temperature":1.0e0, "model":"gpt-4o" }'
+BODY = (
+    b'{ "messages":[{"role":"user","content":"\\u00e9 \xc3\xa9"}],\n "temperature":1.0e0, "model":"gpt-4o" }'
+)
 
 
 def test_a_miss_sends_the_callers_own_request(lab: Lab) -> None:
@@ -20,15 +22,32 @@ def test_a_miss_sends_the_callers_own_request(lab: Lab) -> None:
     seen: list[Any] = []
 
     def handle(request: Any) -> Any:
-        seen.append((request, request.method, str(request.url), list(request.headers.raw), request.stream, dict(request.extensions)))
+        seen.append(
+            (
+                request,
+                request.method,
+                str(request.url),
+                list(request.headers.raw),
+                request.stream,
+                dict(request.extensions),
+            )
+        )
         return lab.inner(lab.script.transport(lab.family, lab.kind), request)
 
     lab.setup([json_reply()])
 
     async def scenario() -> None:
         client = lab.client(lab.transport(handle))
-        headers = [("X-B", "1"), ("x-a", "2"), ("X-B", "3"), ("Authorization", "Bearer k"), ("Content-Type", "application/json")]
-        request = client.build_request("POST", CHAT_URL + "?a=1&b=%20", content=BODY, headers=headers, extensions={"trace": print})
+        headers = [
+            ("X-B", "1"),
+            ("x-a", "2"),
+            ("X-B", "3"),
+            ("Authorization", "Bearer k"),
+            ("Content-Type", "application/json"),
+        ]
+        request = client.build_request(
+            "POST", CHAT_URL + "?a=1&b=%20", content=BODY, headers=headers, extensions={"trace": print}
+        )
         before = list(request.headers.raw)
         await lab.send(client, request)
         ((got, method, url, raw, _, extensions),) = seen
@@ -108,11 +127,15 @@ def test_a_body_still_to_be_produced_is_never_read(lab: Lab) -> None:
 
         client = lab.client(lab.transport(handle))
         content = parts() if lab.kind == "sync" else aparts()
-        await lab.send(client, client.build_request("POST", CHAT_URL, content=content, headers={**KEY, **JSON_TYPE}))
+        await lab.send(
+            client, client.build_request("POST", CHAT_URL, content=content, headers={**KEY, **JSON_TYPE})
+        )
         assert seen == [(0, False)]
         assert lab.script.sent[0].body == BODY
         files = {"file": ("a.jsonl", b"{}")}
-        await lab.send(client, client.build_request("POST", CHAT_URL, data={"model": "m"}, files=files, headers=KEY))
+        await lab.send(
+            client, client.build_request("POST", CHAT_URL, data={"model": "m"}, files=files, headers=KEY)
+        )
         assert seen[1] == (1, False)
         assert b"a.jsonl" in lab.script.sent[1].body
 
@@ -128,20 +151,42 @@ def test_control_headers_never_leave(lab: Lab) -> None:
     async def scenario() -> None:
         client = lab.client()
         trace = object()
-        headers = [("X-B", "1"), ("Underlay-Deadline", "3"), ("x-a", "2"), ("UNDERLAY-X", "y"), ("Authorization", "k"), ("content-type", "application/json")]
-        request = client.build_request("POST", CHAT_URL, content=BODY, headers=headers, extensions={"trace": trace})
-        wanted = [(name, value) for name, value in request.headers.raw if not name.lower().startswith(b"underlay-")]
+        headers = [
+            ("X-B", "1"),
+            ("Underlay-Deadline", "3"),
+            ("x-a", "2"),
+            ("UNDERLAY-X", "y"),
+            ("Authorization", "k"),
+            ("content-type", "application/json"),
+        ]
+        request = client.build_request(
+            "POST", CHAT_URL, content=BODY, headers=headers, extensions={"trace": trace}
+        )
+        wanted = [
+            (name, value) for name, value in request.headers.raw if not name.lower().startswith(b"underlay-")
+        ]
         await lab.send(client, request)
         assert list(lab.script.sent[0].headers) == wanted
         assert lab.script.sent[0].body == BODY
-        plain = client.build_request("POST", CHAT_URL, content=BODY, headers=[h for h in headers if not h[0].lower().startswith("underlay-")])
+        plain = client.build_request(
+            "POST",
+            CHAT_URL,
+            content=BODY,
+            headers=[h for h in headers if not h[0].lower().startswith("underlay-")],
+        )
         await lab.send(client, plain)
 
     lab.run(scenario)
     assert lab.upstream == 1  # and they are not in the key
 
 
-@pytest.mark.parametrize("body", [b'{"model":"gpt-4o","messages":[{"role":"user","content":"Hi"}],"seed":NaN}', b'{"model":"gpt-4o","model":"gpt-4o","messages":[{"role":"user","content":"Hi"}]}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"gpt-4o","messages":[{"role":"user","content":"Hi"}],"seed":NaN}',
+        b'{"model":"gpt-4o","model":"gpt-4o","messages":[{"role":"user","content":"Hi"}]}',
+    ],
+)
 def test_a_body_without_one_meaning_is_sent_and_never_kept(lab: Lab, body: bytes) -> None:
     """NaN and repeated names have no canonical form: each such call is sent, and its books are kept."""
     lab.setup([json_reply()])
@@ -149,7 +194,9 @@ def test_a_body_without_one_meaning_is_sent_and_never_kept(lab: Lab, body: bytes
     async def scenario() -> None:
         client = lab.client()
         for _ in range(2):
-            await lab.send(client, client.build_request("POST", CHAT_URL, content=body, headers={**KEY, **JSON_TYPE}))
+            await lab.send(
+                client, client.build_request("POST", CHAT_URL, content=body, headers={**KEY, **JSON_TYPE})
+            )
             assert (lab.attempt.verdict, lab.attempt.stored) == ("success", False)
             assert lab.attempt.store_reason in ("not_a_number", "duplicate_names")
 

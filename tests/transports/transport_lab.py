@@ -18,7 +18,7 @@ from underlay.telemetry.events import AttemptEnded, CallEnded
 from underlay.testing import FakeClock, Recorder, Script, Scripted
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "providers"))
-from replies import (  # noqa: E402
+from replies import (
     CHAT,
     CHAT_CHUNKS,
     EMBEDDINGS,
@@ -120,11 +120,15 @@ class Lab:
 
     async def post(self, client: Any, url: str = CHAT_URL, body: Any = None, **options: Any) -> Any:
         """A whole answer."""
-        return await self._await(client.post(url, json=CHAT_ASK if body is None else body, **{"headers": KEY, **options}))
+        return await self._await(
+            client.post(url, json=CHAT_ASK if body is None else body, **{"headers": KEY, **options})
+        )
 
     async def open(self, client: Any, url: str = CHAT_URL, body: Any = None, **options: Any) -> Any:
         """A response whose body is not read yet."""
-        request = client.build_request("POST", url, json=CHAT_ASK if body is None else body, **{"headers": KEY, **options})
+        request = client.build_request(
+            "POST", url, json=CHAT_ASK if body is None else body, **{"headers": KEY, **options}
+        )
         return await self.send(client, request, stream=True)
 
     async def send(self, client: Any, request: Any, **options: Any) -> Any:
@@ -158,7 +162,11 @@ class Lab:
 
     def inner(self, transport: Any, request: Any) -> Any:
         """Hand a request on to another transport: a response, or an awaitable of one."""
-        return transport.handle_request(request) if self.kind == "sync" else transport.handle_async_request(request)
+        return (
+            transport.handle_request(request)
+            if self.kind == "sync"
+            else transport.handle_async_request(request)
+        )
 
     def last(self, kind: type[Any] = CallEnded) -> Any:
         """The last event of a kind, of the last call."""

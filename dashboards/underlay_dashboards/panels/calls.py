@@ -24,18 +24,21 @@ __all__ = ["failed_at_provider", "failed_otherwise", "hits", "one_trace", "recen
 ENDING_TAG = f"{a.ENDING.key}=$ending"
 # `raw`: a search knows no pattern, so nothing may be escaped or joined
 _NARROWED = ("${provider:raw}", "${model:raw}", "$filter")
-_WIDTHS = {"Trace ID": 130, "Start time": 190, "Duration": 100}
+_WIDTHS = {"Trace ID": 110, "Start time": 135, "Duration": 90}
+_UNITS = {"Start time": "time:MMM D HH:mm:ss", "Duration": "µs"}
 _CLICK = " Click a trace id to open the trace."
 
 
 def _table(title: str, description: str, *tags: str, min_duration: str = "", by: str = "Start time") -> Table:
-    return (
+    panel = (
         data_table(title, description + _CLICK, JAEGER, _WIDTHS)
         .with_target(Search("$service", (*tags, *_NARROWED), min_duration=min_duration))
-        .override_by_name("Duration", [dm.DynamicConfigValue(id_val="unit", value="µs")])
         .sort_by([cb.TableSortByFieldState().display_name(by).desc(True)])  # noqa: FBT003
         .no_value("no such calls")
     )
+    for column, unit in _UNITS.items():
+        panel = panel.override_by_name(column, [dm.DynamicConfigValue(id_val="unit", value=unit)])
+    return panel
 
 
 def recent(_dialect: Dialect) -> Table:
@@ -53,7 +56,7 @@ def slow(_dialect: Dialect) -> Table:
     """Calls slower than the variable says."""
     return _table(
         "Slow",
-        "Traces with a span that took longer than the variable `slower than`, slowest first.",
+        "The latest traces with a span that took longer than the variable `slower than`, slowest first.",
         ENDING_TAG,
         min_duration="$slower_than",
         by="Duration",

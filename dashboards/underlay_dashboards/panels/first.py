@@ -65,8 +65,8 @@ def p95(dialect: Dialect) -> Stat:
     """P95 of answered calls."""
     return tile(
         "P95 latency",
-        "95 % of the calls that got an answer (hits included, refusals left out because they are quick "
-        "and would flatter it) took no longer than this.",
+        "95 % of the calls that got an answer (hits included; refusals left out, because they are quick and "
+        "would flatter it) took no longer than this. With classic histograms exact to the bucket only.",
         s.quantile(0.95, m.CALL_DURATION, ANSWERED, window=s.RANGE, dialect=dialect),
         s.unit(m.CALL_DURATION),
         decimals=2,

@@ -75,7 +75,7 @@ def errors_per_model(dialect: Dialect) -> Graph:
     """Failed calls per second per model."""
     return graph(
         "Errors per model",
-        "Failed calls per second, per model.",
+        "Calls per second that ended with an error, per model, refusals included.",
         [Query(s.per_second(m.ERRORS, by=(a.REQUEST_MODEL,), dialect=dialect), s.legend(a.REQUEST_MODEL))],
         s.unit_per_second(m.ERRORS),
         stacked=True,

@@ -63,7 +63,8 @@ NO_DIRECTIVES: Final = Directives()
 
 
 def directives_of(values: Iterable[bytes]) -> Directives:
-    """Read the values of the request's own `Cache-Control` headers. Unknown directives are ignored, as the specification asks."""
+    """Read the values of the request's own `Cache-Control` headers. Unknown directives are ignored, as the
+    specification asks."""
     found = NO_DIRECTIVES
     for value in values:
         found = _parsed(value, found)

@@ -16,7 +16,7 @@ from typing import Final
 
 from underlay.telemetry.attributes import Ending
 
-__all__ = ["WAIT", "Flight", "Frame", "Over", "Pull", "Wait"]
+__all__ = ["WAIT", "Flight", "Frame", "LagError", "LeftError", "Over", "Pull", "Wait"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,11 @@ class Flight:
         self._over = Over(ending, error) if error is not None or ending is not Ending.COMPLETE else _COMPLETE
         return True
 
+    def behind(self, reader: int) -> bool:
+        """Whether frames are held that this reader has not had yet."""
+        place = self._readers.get(reader)
+        return place is not None and place < self._base + len(self._frames)
+
     def leave(self, reader: int) -> bool:
         """This reader is gone. Returns whether upstream must be closed now: nobody reads any more and the
         body has not ended.
@@ -167,6 +172,13 @@ class Flight:
         while self._frames and (self._base < slowest or self._held - len(self._frames[-1]) > self.cap):
             self._held -= len(self._frames.popleft())
             self._base += 1
+
+
+class LeftError(Exception):
+    """The reader that was fetching a shared body was cancelled or interrupted while it did."""
+
+    def __init__(self) -> None:
+        super().__init__("a shared answer ended early: the call that was fetching it was cancelled")
 
 
 class LagError(Exception):

@@ -87,8 +87,8 @@ NEUTRAL_COOKIES: Final[Mapping[bytes, str]] = {
     b"_cfuvid": "Cloudflare's rate limiting: set by the first answer to each client object",
     b"__cflb": "Cloudflare's choice of a server",
 }
-"""Cookies that do not say who asks, with the reason. The providers' front sets them, clients send them back, and
-as part of the scope they would make a client's second call another caller's."""
+"""Cookies that do not say who asks, with the reason. The providers' front sets them, clients send them back,
+and as part of the scope they would make a client's second call another caller's."""
 
 _KEEP, _NEUTRAL, _CREDENTIAL, _CACHE_CONTROL, _OURS = range(5)
 _CONTROL_PREFIX: Final = b"underlay-"
@@ -117,7 +117,8 @@ def _kind(name: bytes) -> tuple[int, bytes]:
 @dataclass(frozen=True, slots=True)
 class Headers:
     """A request's headers, sorted by what they mean to the key: `kept` (lower-case name, value) in order of
-    name, `credentials` as sent, the values of `Cache-Control`, and whether control headers of ours are there."""
+    name, `credentials` as sent, the values of `Cache-Control`, and whether control headers of ours are
+    there."""
 
     kept: tuple[tuple[bytes, bytes], ...]
     credentials: tuple[tuple[bytes, bytes], ...]
@@ -180,7 +181,8 @@ def _framed(parts: Iterable[bytes]) -> bytes:
     return b"".join([b"%d:%b" % (len(part), part) for part in parts])
 
 
-def _head(scope: bytes, method: bytes, url: bytes, kept: Sequence[tuple[bytes, bytes]]) -> bytes:
+@lru_cache(maxsize=256)  # it is the same for every question that one client asks at one path
+def _head(scope: bytes, method: bytes, url: bytes, kept: tuple[tuple[bytes, bytes], ...]) -> bytes:
     flat = [scope, method, url]
     for name, value in kept:
         flat.append(name)
@@ -193,7 +195,7 @@ def digest(
 ) -> bytes:
     """SHA-256 over the request as it was sent: the index of the memo that spares a repeated call the
     parse."""
-    hashed = hashlib.sha256(b"underlay.raw.1;" + _head(scope, method, url, kept))
+    hashed = hashlib.sha256(b"underlay.raw.1;" + _head(scope, method, url, tuple(kept)))
     hashed.update(body)
     return hashed.digest()
 
@@ -277,16 +279,18 @@ def _members(text: str) -> Body:
         if text[at] != '"':
             raise ValueError("not a name")
         name, at = scanstring(text, at + 1, True)  # noqa: FBT003 it takes no keywords
-        at = _skip(text, at)
+        if text[at] in _SPACE:
+            at = _skip(text, at)
         if text[at] != ":":
             raise ValueError("no colon")
-        start = _skip(text, at + 1)
+        start = at + 1 if text[at + 1] not in _SPACE else _skip(text, at + 1)
         value, at = _decoder.raw_decode(text, start)
         if name in fields:
             raise _RepeatedNameError
         fields[name] = value
         members.append((name, text[start:at]))
-        at = _skip(text, at)
+        if text[at] in _SPACE:
+            at = _skip(text, at)
         if text[at] == "}":
             return _closed(text, at, fields, members)
         if text[at] != ",":
@@ -310,4 +314,5 @@ def _closed(text: str, at: int, fields: dict[str, Any], members: list[tuple[str,
 def key_of(scope: bytes, method: bytes, url: bytes, kept: Sequence[tuple[bytes, bytes]], body: Body) -> bytes:
     """The key: SHA-256 over scope, method, URL, kept headers and the canonical body. 32 bytes."""
     flat = [part.encode("utf-8", "surrogatepass") for member in body.members for part in member]
-    return hashlib.sha256(b"underlay.key.1;" + _head(scope, method, url, kept) + _framed(flat)).digest()
+    head = _head(scope, method, url, tuple(kept))
+    return hashlib.sha256(b"underlay.key.1;" + head + _framed(flat)).digest()

@@ -4,6 +4,8 @@ body, it ends once."""
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from underlay.core.cache import Entry, Leave, plan_store, stored_headers
@@ -69,10 +71,11 @@ class Attempt:
         self._upstream = upstream
         kind, encoding = b"", ""
         for name, value in upstream.headers:
-            lower = name.lower()
-            if lower == b"content-type":
+            # By length first: of a reply's twenty headers, lower() is asked of these two.
+            size = len(name)
+            if size == 12 and name.lower() == b"content-type":
                 kind = value
-            elif lower == b"content-encoding":
+            elif size == 16 and name.lower() == b"content-encoding":
                 encoding = value.decode("latin-1")
         self.stream = kind.lower().startswith(b"text/event-stream")
         if encoding and encoding.lower() != "identity":
@@ -128,6 +131,9 @@ class Attempt:
         upstream = self._upstream
         assert upstream is not None  # noqa: S101 finish follows answered
         outcome = self._outcome()
+        if outcome.complete and not self.stream and ending is not Ending.COMPLETE:
+            # JSON that reads as whole is whole only where its framing ended cleanly too.
+            outcome = replace(outcome, complete=False)
         status = upstream.status
         keep = ending is not Ending.DROPPED
         if not outcome.lost and 200 <= status < 300:
@@ -208,9 +214,7 @@ class Attempt:
             return None, plan.reason
         assert frames is not None  # noqa: S101 plan_store keeps only what fits
         headers = stored_headers(upstream.headers)
-        size = (
-            sum(map(len, frames)) + sum(len(name) + len(value) for name, value in headers) + _ENTRY_OVERHEAD
-        )
+        size = sum(map(len, frames)) + sum(map(len, chain.from_iterable(headers))) + _ENTRY_OVERHEAD
         entry = Entry(
             upstream.status,
             headers,

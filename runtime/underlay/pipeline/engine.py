@@ -138,8 +138,8 @@ class Engine:
                     forked()
             except Exception as error:  # noqa: BLE001 a listener is foreign code
                 failed.append(error)
-        for error in failed:  # told last: a listener that has not started afresh may wait for ever
-            self.faults.report(Stage.LISTENER, error)
+        for fault in failed:  # told last: a listener that has not started afresh may wait for ever
+            self.faults.report(Stage.LISTENER, fault)
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()

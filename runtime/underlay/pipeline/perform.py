@@ -15,7 +15,7 @@ from underlay.core.circuit_breaker import Refusal
 from underlay.core.flight import Flight
 from underlay.pipeline.attempt import Attempt
 from underlay.pipeline.call import Call
-from underlay.pipeline.flow import Flow, Join, Proceed, Reply, Wait
+from underlay.pipeline.flow import PROCEED, Flow, Join, Proceed, Reply, Wait
 from underlay.pipeline.ports import Exchange, Mishap
 from underlay.pipeline.reader import Body, Reader
 from underlay.pipeline.recognise import recognise
@@ -64,6 +64,8 @@ async def _stages(flow: Flow, candidate: Candidate) -> Reply:
     for stage, step in STAGES:
         flow.stage = stage
         answer = await step(flow)
+        if answer is PROCEED:
+            continue
         while isinstance(answer, Wait):
             await flow.ports.wait(answer.waiter)
             answer = await step(flow)
@@ -115,7 +117,8 @@ async def _attempt(flow: Flow) -> Reply:
         with call.watched.sending():
             upstream = await ports.send(_outgoing(flow.exchange) if asked.controlled else None)
     except BaseException as error:
-        flow.foreign = error
+        if ports.sent:
+            flow.foreign = error
         raise
     flow.upstream = upstream
     call.status = upstream.status
@@ -145,7 +148,8 @@ async def _untouched(flow: Flow) -> Reply:
     try:
         upstream = flow.upstream = await flow.ports.send(_outgoing(flow.exchange))
     except BaseException as error:
-        flow.foreign = error
+        if flow.ports.sent:
+            flow.foreign = error
         raise
     return Reply(upstream.status, upstream.headers, None, upstream)
 

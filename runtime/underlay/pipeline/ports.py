@@ -36,12 +36,12 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """The head of a reply that came from the provider. `raw` is the client family's own response: only the
-    ports look inside."""
+    """The head of a reply that came from the provider. `raw` is what its ports need of it later, and nothing
+    that leads back to a reader: only the ports look inside."""
 
     status: int
     headers: Sequence[tuple[bytes, bytes]]
-    raw: object
+    raw: object = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from underlay.core.flight import Flight, Frame, Over, Pull
+from underlay.core.flight import WAIT, Flight, Frame, LeftError, Over, Pull
 from underlay.telemetry.attributes import Ending, Stage
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ class Body:
         with self.lock:
             self.flight.pulled(data)
             deserted = self.flight.deserted
-        self._wake()
+        # Whoever waits on this pull enlisted before it was marked as done: nobody is missed without the lock.
+        if self._waiting:
+            self._wake()
         if deserted:
             await self.desert(ports)
 
@@ -149,11 +151,9 @@ class Reader:
         """The next frame, or None at the end. Raises what ended the body, as the client family raised it."""
         body, ports = self._body, self._ports
         while True:
-            waiter = None
             with body.lock:
                 step = body.flight.step(self._number)
-                if step.__class__ is not Frame and not isinstance(step, Over | Pull):
-                    waiter = body.enlist(ports)
+                waiter = body.enlist(ports) if step is WAIT else None
             if isinstance(step, Frame):
                 if self._call.stream:
                     self._call.chunk(ports.now())
@@ -161,57 +161,52 @@ class Reader:
             if isinstance(step, Over):
                 self._over(step)
                 return None
-            if waiter is not None:
-                await ports.wait(waiter)
-            else:
-                await self._pull(shared=isinstance(step, Pull) and step.shared)
-
-    async def _pull(self, *, shared: bool) -> None:
-        body, ports = self._body, self._ports
-        if shared:
-            ports.spawn(_quietly(body, ports))
-            return
-        try:
-            await body.pull(ports)
-        except BaseException as error:
-            mishap = ports.describe(error)
-            self._call.end(mishap.ending, ports.now(), body.error_type or mishap.name)
-            raise
+            try:
+                if waiter is not None:
+                    await ports.wait(waiter)
+                elif isinstance(step, Pull) and step.shared:
+                    ports.spawn(_quietly(body, ports))
+                else:
+                    await body.pull(ports)
+            except BaseException as error:
+                mishap = ports.describe(error)
+                self._call.end(mishap.ending, ports.now(), body.error_type or mishap.name)
+                raise
 
     def _over(self, over: Over) -> None:
         ending = over.ending
         if over.error is not None:
             mishap = self._ports.describe(over.error)
             self._call.end(mishap.ending, self._ports.now(), self._body.error_type or mishap.name)
-            raise over.error
+            # Another reader's cancellation, or its interrupt, is not this one's.
+            raise over.error if isinstance(over.error, Exception) else LeftError() from None
         self._call.end(ending, self._ports.now(), self._body.error_type)
 
     async def close(self) -> None:
         """This reader has done. The last one to leave a running body closes upstream."""
         body, ports = self._body, self._ports
         with body.lock:
+            early = body.flight.behind(self._number)
             last = body.flight.leave(self._number)
         try:
             if last:
                 await body.desert(ports)
         finally:
             over = body.flight.over
-            ending = over.ending if over is not None else Ending.CLOSED
+            ending = over.ending if over is not None and not early else Ending.CLOSED
             self._call.end(ending, ports.now(), body.error_type)
 
     def drop(self, now: float) -> None:
         """This reader was garbage-collected at `now`. Book-keeping only: no I/O from a finaliser."""
         body = self._body
         with body.lock:
+            early = body.flight.behind(self._number)
             last = body.flight.leave(self._number)
         if last:
             body.dropped(now)
         over = body.flight.over
-        self._call.end(
-            over.ending if over is not None and over.ending is Ending.COMPLETE else Ending.DROPPED,
-            now,
-            body.error_type,
-        )
+        whole = over is not None and over.ending is Ending.COMPLETE and not early
+        self._call.end(Ending.COMPLETE if whole else Ending.DROPPED, now, body.error_type)
 
 
 async def _quietly(body: Body, ports: Ports) -> None:

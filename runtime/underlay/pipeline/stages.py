@@ -81,8 +81,9 @@ async def coalesce(flow: Flow) -> Step:
 
 
 async def circuit(flow: Flow) -> Step:
-    """Refuse at once what an open circuit would refuse at the attempt. Looks, takes no permit."""
-    if flow.engine.settings.circuit_breaker.mode is Mode.OFF:
+    """Refuse at once what an open circuit would refuse at the attempt. Looks, takes no permit. A breaker that
+    observes has its say at the attempt alone: once a call."""
+    if flow.engine.settings.circuit_breaker.mode is not Mode.ENFORCE:
         return PROCEED
     refusal = flow.engine.state.circuits.look(flow.asked.circuit, flow.ports.now())
     return PROCEED if refusal is None else refuse(flow, refusal)

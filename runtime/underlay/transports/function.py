@@ -15,7 +15,7 @@ from underlay.pipeline.ports import Exchange, Mishap, Upstream
 from underlay.providers.dialect import Ask, Outcome
 from underlay.providers.recognise import Candidate
 from underlay.telemetry.attributes import Ending, Verdict
-from underlay.transports.common import BasePorts
+from underlay.transports.common import BasePorts, enter_send, leave_send
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -108,11 +108,12 @@ class FunctionPorts(BasePorts):
 
     async def send(self, request: Exchange | None) -> Upstream:
         self.sent = True
-        self.result = await self._function()
+        token = enter_send()  # what the callable asks through a client of its own is part of this attempt
         try:
-            self._frame = pickle.dumps(self.result)
-        except Exception:  # noqa: BLE001 any object may refuse to be pickled, in its own way
-            self._frame = _UNKEPT
+            self.result = await self._function()
+        finally:
+            leave_send(token)
+        self._frame = _kept(self.result)
         return Upstream(200, _HEADERS, self)
 
     async def pull(self, upstream: Upstream) -> bytes | None:
@@ -121,6 +122,16 @@ class FunctionPorts(BasePorts):
 
     async def close(self, upstream: Upstream) -> None:
         self._frame = None
+
+
+def _kept(result: object) -> bytes:
+    """The result pickled, or `_UNKEPT` when it cannot be, or does not come back."""
+    try:
+        frame = pickle.dumps(result)
+        result_of(frame)
+    except Exception:  # noqa: BLE001 any object may refuse, in its own way
+        return _UNKEPT
+    return frame
 
 
 def result_of(frame: bytes) -> Any:

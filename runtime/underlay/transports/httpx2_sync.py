@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from types import GeneratorType
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -16,7 +18,7 @@ from underlay.transports.common import BasePorts, drop, enter_send, leave_send, 
 from underlay.transports.homes import THREADS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -61,8 +63,8 @@ class Ports(BasePorts):
         finally:
             leave_send(token)
         self.response = response
-        self._stream = response.stream  # the response is about to be given ours
-        return Upstream(response.status_code, response.headers.raw, response)
+        self._stream, headers = _body(response)  # the response is about to be given ours
+        return Upstream(response.status_code, headers)
 
     async def pull(self, upstream: Upstream) -> bytes | None:
         iterator = self._iterator
@@ -74,6 +76,11 @@ class Ports(BasePorts):
     async def close(self, upstream: Upstream) -> None:
         if isinstance(self._stream, httpx2.SyncByteStream):
             self._stream.close()
+        if isinstance(self._iterator, GeneratorType):
+            # Not left to the collector: trio complains of a generator that was not read to its end. What it
+            # raises then, nobody would have been given.
+            with suppress(Exception):
+                self._iterator.close()
 
 
 class BodyStream(httpx2.SyncByteStream):
@@ -90,7 +97,12 @@ class BodyStream(httpx2.SyncByteStream):
         return self
 
     def __next__(self) -> bytes:
-        frame = drive(self._reader.read())
+        try:
+            frame = drive(self._reader.read())
+        except WouldSuspendError as error:
+            # A store that had to wait, as the books were closed: what is left of the body is its end.
+            self._engine.faults.report(Stage.RECORD, error)
+            frame = drive(self._reader.read())
         if frame is None:
             self._closed = True
             raise StopIteration
@@ -98,7 +110,10 @@ class BodyStream(httpx2.SyncByteStream):
 
     def close(self) -> None:
         self._closed = True
-        drive(self._reader.close())
+        try:
+            drive(self._reader.close())
+        except WouldSuspendError as error:
+            self._engine.faults.report(Stage.RECORD, error)
 
     def __del__(self) -> None:
         if not self._closed:
@@ -125,15 +140,25 @@ class UnderlayTransport(httpx2.BaseTransport):
 
     def _handle(self, request: httpx2.Request, candidate: Candidate) -> httpx2.Response:
         engine = self.engine
-        try:
-            ports, exchange = Ports(engine, self.inner, request), _exchange(request)
-        except Exception as error:  # noqa: BLE001 never break the app: this may be a loop that nobody knows
-            engine.faults.report(Stage.RECOGNISE, error)
+        prepared = _prepared(engine, self.inner, request)
+        if prepared is None:
             return self.inner.handle_request(request)
+        ports, exchange = prepared
         try:
             reply = drive(perform(engine, exchange, candidate, ports))
-            return _response(engine, reply)
+            response = ports.response
+            if reply.reader is not None and response is not None and _read_already(response):
+                return self._from_memory(reply.reader, response)
+            response = _response(engine, reply, response)
+            # The response holds the reader, which holds these ports: kept here, an abandoned body would wait
+            # for the cycle collector.
+            ports.response = None
+            return response
         except WouldSuspendError as error:
+            engine.faults.report(Stage.CALL, error)
+        except Exception as error:
+            if ports.sent and ports.response is None:
+                raise  # the app's own: what is ours was sorted out
             engine.faults.report(Stage.CALL, error)
         if ports.response is not None:
             return ports.response
@@ -142,6 +167,16 @@ class UnderlayTransport(httpx2.BaseTransport):
                 "underlay: the request was sent and its answer was lost", request=request
             )
         return self.inner.handle_request(request)
+
+    def _from_memory(self, reader: Reader, response: httpx2.Response) -> httpx2.Response:
+        """The books of a reply that the app's own transport has read, closed at once: the caller gets that
+        very response, which hands out its own copy and would never read our stream."""
+        try:
+            while drive(reader.read()) is not None:
+                continue
+        except Exception as error:  # noqa: BLE001 never break the app
+            self.engine.faults.report(Stage.STREAM, error)
+        return response
 
     def __enter__(self) -> Self:
         self.inner.__enter__()
@@ -169,9 +204,25 @@ def _candidate(engine: Engine, request: httpx2.Request) -> Candidate | None:
         return None
     try:
         return engine.recogniser.recognise(
-            "POST", url.host, url.port, url.path, request.headers.get("content-type")
+            "POST", url.host, url.port, url.path, _content_type(request.headers.raw)
         )
     except Exception as error:  # noqa: BLE001 never break the app
+        engine.faults.report(Stage.RECOGNISE, error)
+        return None
+
+
+def _content_type(raw: Sequence[tuple[bytes, bytes]]) -> str | None:
+    """The content type as the family's own `Headers` would give it, which decode every other header first."""
+    kinds = [value for name, value in raw if name.lower() == b"content-type"]
+    return b", ".join(kinds).decode("latin-1") if kinds else None
+
+
+def _prepared(
+    engine: Engine, inner: httpx2.BaseTransport, request: httpx2.Request
+) -> tuple[Ports, Exchange] | None:
+    try:
+        return Ports(engine, inner, request), _exchange(request)
+    except Exception as error:  # noqa: BLE001 never break the app: this may be a loop that nobody knows
         engine.faults.report(Stage.RECOGNISE, error)
         return None
 
@@ -195,25 +246,35 @@ def _rebuilt(request: httpx2.Request, wanted: Exchange) -> httpx2.Request:
     )
 
 
-def _response(engine: Engine, reply: Reply) -> httpx2.Response:
-    upstream = reply.upstream
-    if upstream is None:
+# Of a body on its way: they do not fit one that was read, and so decoded.
+_CODED = frozenset((b"content-encoding", b"content-length", b"transfer-encoding"))
+
+
+def _read_already(response: httpx2.Response) -> bool:
+    return response.is_stream_consumed or response.is_closed
+
+
+def _body(response: httpx2.Response) -> tuple[object, Sequence[tuple[bytes, bytes]]]:
+    """The stream to pull and the headers that fit it. A transport may have read its response, to log it or to
+    record it: such a stream is spent, and one that is pulled again may never end."""
+    raw = response.headers.raw
+    if isinstance(response.stream, httpx2.ByteStream) or not _read_already(response):
+        return response.stream, raw
+    try:
+        read = httpx2.ByteStream(response.content)
+    except httpx2.ResponseNotRead:
+        return None, raw  # closed, or spent and forgotten: there is nothing to pull
+    return read, [header for header in raw if header[0].lower() not in _CODED]
+
+
+def _response(engine: Engine, reply: Reply, response: httpx2.Response | None) -> httpx2.Response:
+    if reply.upstream is None:
         assert reply.reader is not None  # noqa: S101 a reply of our own has a body
         return httpx2.Response(
             reply.status, headers=list(reply.headers), stream=BodyStream(engine, reply.reader)
         )
-    response = upstream.raw
-    assert isinstance(response, httpx2.Response)  # noqa: S101 our own ports made it
+    assert response is not None  # noqa: S101 a reply with an upstream came through these ports
     if reply.reader is None:
         return response
-    if response.is_stream_consumed or response.is_closed:
-        # A transport that answers from memory: the response would hand out its own copy and never read our
-        # stream.
-        return httpx2.Response(
-            response.status_code,
-            headers=response.headers.raw,
-            stream=BodyStream(engine, reply.reader),
-            extensions=response.extensions,
-        )
     response.stream = BodyStream(engine, reply.reader)
     return response
