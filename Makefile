@@ -14,10 +14,10 @@ else
   INSTALL = $(UV) pip install --quiet --python $(BIN)/python --constraint $(PINS)
 endif
 
-.PHONY: e2e stack-binaries dashboards help demo test lint format generate check-generated wheel-test bench clean
+.PHONY: e2e-grafana e2e stack-binaries dashboards help demo test lint format generate check-generated wheel-test bench clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "underlay needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 3; }
@@ -73,6 +73,9 @@ wheel-test: $(VENV)/.dev  ## build the wheel, install it in an empty environment
 e2e: $(VENV)/.dev  ## prove every query of the dashboards on the real servers (builds them once)
 	$(BIN)/python -m e2e
 	UNDERLAY_STACK_TESTS=1 $(BIN)/python -m pytest -q tests/stack -m stack
+
+e2e-grafana: $(VENV)/.dev  ## put the same queries to a running Grafana (underlay stack up, with a container engine)
+	$(BIN)/python -m e2e.grafana
 
 bench: $(VENV)/.dev  ## measure what a call costs, against the bare client, in one interleaved run
 	$(BIN)/python -m benchmarks

@@ -132,7 +132,7 @@ def _genai(ours: Row, theirs: Row | None) -> list[str]:
         return ["", "", ""]
     shares = quotients(ours.added_by_round, theirs.added_by_round)
     # A share of next to nothing says nothing.
-    clear = len(shares) == len(ours.added_by_round) and theirs.added.low > 0.02 * theirs.bare.median
+    clear = theirs.added.low > 0.02 * theirs.bare.median
     return [_spread(theirs.added), _ratio(theirs.ratio), _shares(spread(shares)) if clear else "-"]
 
 

@@ -82,6 +82,13 @@ def prove(report: Report, endpoints: dict[str, str], scratch: Path) -> None:
         checks.annotations(report, prometheus, boards["underlay-overview"], windows, "e2e")
         checks.calls(report, jaeger, boards["underlay-calls"], facts, "e2e")
         checks.traces(report, jaeger, prometheus, windows, "e2e")
+    with report.step("run the demo"):
+        told = scratch / "demo.json"
+        environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoints["otlp_http"]}
+        demo = [sys.executable, str(ROOT / "examples" / "demo.py"), "--json", str(told)]
+        subprocess.run(demo, env=environment, cwd=scratch, stdout=subprocess.DEVNULL, check=True)
+        for name, summary in json.loads(told.read_text()).items():
+            checks.demo(report, prometheus, boards["underlay-overview"], summary, f"chat-app-{name}")
     native = {
         "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": "base2_exponential_bucket_histogram"
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,7 +14,7 @@ from typing import Any
 import httpx
 
 from e2e.board import Prometheus, jaeger_search, questions, substituted
-from e2e.expect import EMPTY, EXPECTED, Asked, exactly
+from e2e.expect import EMPTY, EXPECTED, Asked, exactly, near
 from e2e.facts import Facts
 from e2e.report import Report
 from e2e.run import wait_for
@@ -23,7 +24,7 @@ from underlay.telemetry import metrics as m
 from underlay.telemetry.attributes import CircuitState
 from underlay_dashboards.signals import SERVICE_LABEL, label, prometheus_name
 
-__all__ = ["Windows", "annotations", "calls", "overview", "settle", "traces", "variables"]
+__all__ = ["Windows", "annotations", "calls", "demo", "overview", "settle", "traces", "variables"]
 
 _SLACK = 0.1  # seconds around the samples at a window's ends, so that there is nothing to extrapolate over
 
@@ -57,6 +58,36 @@ def settle(prometheus: Prometheus, facts: Facts, service: str) -> Windows:
     at = times[-1] + _SLACK
     start = max(when for when in times if when < began) - _SLACK
     return Windows(at, at - start, at - (times[0] - _SLACK), facts.raw["open_seen"] - 0.2)
+
+
+def demo(
+    report: Report, prometheus: Prometheus, board: Mapping[str, Any], told: Mapping[str, Any], service: str
+) -> None:
+    """The tiles say of the demo what the demo's own table says."""
+    calls = prometheus_name(m.CALLS)
+    now = time.time() + 30
+    expr = f'sum(last_over_time({calls}{{{SERVICE_LABEL}="{service}"}}[10m]))'
+    wait_for(
+        lambda: True if sum(prometheus.instant(expr, now).values()) == told["calls"] else None,
+        "the demo's last export",
+    )
+    answered = told["calls"] - told["refused"]
+    wanted = {
+        "Calls": exactly(told["calls"]),
+        "Refused": exactly(told["refused"]),
+        "Failed calls": near((told["failed"] + told["refused"]) / told["calls"], 1e-6),
+        "Cache hit rate": near(told["hits"] / told["calls"], 1e-6),
+        "API call reduction": near(1 - told["upstream_calls"] / answered, 1e-6),
+        "Cost spent": near(told["cost_usd"], 1e-6),
+        "Cost saved": near(told["saved_usd"] or 0.0, 1e-6),
+    }
+    if not told["hits"]:  # the cache was off: there is nothing to take a share of
+        del wanted["Cache hit rate"]
+    for question in questions(board):
+        title = question.path.split(" / ")[1]
+        if title in wanted and not question.over_range:
+            seen = prometheus.instant(substituted(question.expr, 600, _variables(service)), now)
+            report.compare(f"{service}: {title}", {frozenset(): wanted[title]}, seen)
 
 
 def _variables(service: str) -> dict[str, str]:

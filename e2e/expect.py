@@ -158,7 +158,9 @@ def _quantile(
     # A histogram's rank and the exact percentile's differ by less than one item: with few items that is the larger part.
     low, high = items[max(0, int(place) - 1)], items[min(len(items) - 1, int(place) + 2)]
     if asked.native:
-        return Check(low * 0.98, high * 1.02 + 1e-12, "2 %")
+        # The span's clock and the point's are read a few microseconds apart: seen in calls of some milliseconds.
+        slack = 0.0002 if bounds is m.DURATION_BUCKETS else 0.0
+        return Check(low * 0.98 - slack, high * 1.02 + slack, "2 %")
     return Check(bucket_of(low, bounds)[0], bucket_of(high, bounds)[1], "its bucket")
 
 
@@ -214,7 +216,7 @@ AFTER = (*BEFORE, "hit_durations")
 EXPECTED: dict[str, Expectation] = {
     " / Calls / A": total(lambda w: w.calls),
     " / Failed calls / A": total(lambda w: sum(w.errors.values()) / w.calls),
-    " / P95 of answered calls / A": quantile(0.95, *AFTER),
+    " / P95 latency / A": quantile(0.95, *AFTER),
     " / Circuits not closed / A": lambda asked: {NONE: exactly(0)},
     " / Refused / A": total(lambda w: w.refused),
     " / Faults of underlay / A": lambda asked: {NONE: exactly(0)},

@@ -68,7 +68,9 @@ class Report:
         for name, told in sorted(state["servers"].items()):
             status = Path(f"/proc/{told['process']['pid']}/status")
             if status.exists():  # only Linux tells
-                kilobytes = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+                kilobytes = next(
+                    line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmRSS")
+                )
                 self.note(f"{name}: {int(kilobytes) / 1024:.0f} MB resident")
 
     def close(self) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import json
 import os
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -197,6 +198,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="The demo of underlay: one program, without and with it.")
     parser.add_argument("--calls", type=int, default=160)
     parser.add_argument("--speed", type=float, default=3.0)
+    parser.add_argument("--json", type=Path, help="write the table to this file as well")
     options = parser.parse_args()
     console = Console()
     folder = Path(".underlay") / "demo"
@@ -216,6 +218,10 @@ def main() -> int:
         before = run("before", False, folder, arguments, progress, options.calls)
         after = run("after", True, folder, arguments, progress, options.calls)
     console.print(table(before, after))
+    if options.json:
+        options.json.write_text(
+            json.dumps({name: asdict(side.summary) for name, side in (("before", before), ("after", after))})
+        )
     agree = all(side.summary.upstream_calls == side.simulated for side in (before, after))
     agree = agree and before.summary.calls == before.simulated
     counted = f"{before.simulated} requests before, {after.simulated} after"
@@ -228,6 +234,9 @@ def main() -> int:
     print(f"  underlay traces --from {folder / 'after'}   every call of the run")
     print("  underlay run -- python your_app.py           the same under your own program")
     print("  underlay doctor                              what is covered, and where telemetry goes")
+    print(
+        "  underlay stack up, then make demo            the same on dashboards: Prometheus, Jaeger, Grafana"
+    )
     return 0 if agree else 1
 
 

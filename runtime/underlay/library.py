@@ -24,6 +24,7 @@ from underlay.pipeline.perform import perform
 from underlay.providers.library import resolve_model
 from underlay.receipts import receipt
 from underlay.telemetry.attributes import CacheResult
+from underlay.transports import seam
 from underlay.transports.function import FunctionPorts, candidate_for, exchange_for, result_of
 from underlay.transports.homes import THREADS, current_home
 
@@ -180,13 +181,7 @@ class Library:
     def _sync(self) -> httpx.Client:
         if self._client is not None:
             return self._client
-        import httpx
-
-        from underlay.transports.httpx_sync import UnderlayTransport
-
-        made = httpx.Client(
-            transport=UnderlayTransport(httpx.HTTPTransport(), self._engine), timeout=_TIMEOUT
-        )
+        made: httpx.Client = seam.client("httpx", "Client", self._engine, timeout=_TIMEOUT)
         with self._lock:
             # Another thread may have been first: one client stays, and an unused one holds no connection.
             client = self._client = self._client or made
@@ -195,18 +190,14 @@ class Library:
         return client
 
     def _async(self) -> httpx.AsyncClient:
-        import httpx
-
-        from underlay.transports.httpx_async import UnderlayTransport
-
         home = current_home().identity
         with self._lock:
             client = self._async_clients.get(home)
             if client is None:
                 # A client's connections belong to its loop; loops that are gone are forgotten with theirs.
                 alive = {loop: old for loop, old in self._async_clients.items() if not _gone(loop)}
-                transport = UnderlayTransport(httpx.AsyncHTTPTransport(), self._engine)
-                client = alive[home] = httpx.AsyncClient(transport=transport, timeout=_TIMEOUT)
+                client = seam.client("httpx", "AsyncClient", self._engine, timeout=_TIMEOUT)
+                alive[home] = client
                 self._async_clients = alive
             return client
 

@@ -19,9 +19,10 @@ from underlay.providers.recognise import Recogniser
 from underlay.receipts import Receipts
 from underlay.settings import Settings, load
 from underlay.telemetry.attributes import CacheResult
+from underlay.transports import seam
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import httpx
     import httpx2
@@ -162,24 +163,22 @@ class Runtime:
 
     def httpx_client(self, **options: Any) -> httpx.Client:
         """A ready `httpx.Client`; `options` are its own, and its timeout is the SDKs' 600 s unless given."""
-        client: httpx.Client = self._client("httpx", "Client", self.httpx_transport, options)
+        client: httpx.Client = self._client("httpx", "Client", options)
         return client
 
     def async_httpx_client(self, **options: Any) -> httpx.AsyncClient:
         """A ready `httpx.AsyncClient`."""
-        client: httpx.AsyncClient = self._client("httpx", "AsyncClient", self.async_httpx_transport, options)
+        client: httpx.AsyncClient = self._client("httpx", "AsyncClient", options)
         return client
 
     def httpx2_client(self, **options: Any) -> httpx2.Client:
         """A ready `httpx2.Client`, as in `OpenAI(http_client=runtime.httpx2_client())`."""
-        client: httpx2.Client = self._client("httpx2", "Client", self.httpx2_transport, options)
+        client: httpx2.Client = self._client("httpx2", "Client", options)
         return client
 
     def async_httpx2_client(self, **options: Any) -> httpx2.AsyncClient:
         """A ready `httpx2.AsyncClient`."""
-        client: httpx2.AsyncClient = self._client(
-            "httpx2", "AsyncClient", self.async_httpx2_transport, options
-        )
+        client: httpx2.AsyncClient = self._client("httpx2", "AsyncClient", options)
         return client
 
     def stats(self) -> dict[tuple[str, str], ModelStats]:
@@ -222,12 +221,10 @@ class Runtime:
         adapter = import_module(f"underlay.transports.{family}_{mode}")
         return adapter.UnderlayTransport(getattr(module, default)() if inner is None else inner, self.engine)
 
-    def _client(
-        self, family: str, name: str, transport: Callable[[], object], options: dict[str, Any]
-    ) -> Any:
+    def _client(self, family: str, name: str, options: dict[str, Any]) -> Any:
         options.setdefault("timeout", 600.0)
-        options.setdefault("transport", transport())
-        return getattr(_family(family), name)(**options)
+        _family(family)  # or a word on how to install it
+        return seam.client(family, name, self.engine, **options)
 
 
 def _family(name: str) -> Any:

@@ -29,8 +29,9 @@ class Desk:
     def __init__(self, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.way = way
         self.lab = Lab(f"{way}-httpx")
-        monkeypatch.setattr(httpx, "HTTPTransport", lambda: self.lab.script.transport("httpx", "sync"))
-        monkeypatch.setattr(httpx, "AsyncHTTPTransport", lambda: self.lab.script.transport("httpx", "async"))
+        # Where a client makes its own transport from its options.
+        for name, kind in (("HTTPTransport", "sync"), ("AsyncHTTPTransport", "async")):
+            monkeypatch.setattr(httpx._client, name, lambda kind=kind, **_: self.lab.script.transport("httpx", kind))
 
     def ask(self, prompt: Any = "Hi", model: str = "gpt-4o") -> Answer:
         """One call."""

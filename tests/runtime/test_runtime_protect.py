@@ -112,12 +112,10 @@ def test_the_same_key_of_another_function_is_another_call(bench: Bench) -> None:
     assert len(bench.asked) == 3
 
 
-@pytest.mark.parametrize("error", [OwnError("x"), OSError("y"), StopIteration("z")])
+@pytest.mark.parametrize("error", [OwnError("x"), OSError("y")])
 def test_what_it_raises_is_raised_on_and_counts(bench: Bench, error: Exception) -> None:
     """The very exception reaches the caller and counts as the provider's failure; a streak opens the circuit,
     and then the callable is not run."""
-    if isinstance(error, StopIteration) and bench.way != "sync":
-        pytest.skip("a coroutine cannot raise StopIteration")
 
     def work() -> Any:
         raise error
@@ -132,6 +130,18 @@ def test_what_it_raises_is_raised_on_and_counts(bench: Bench, error: Exception) 
         ask()
     assert (refused.value.provider, refused.value.model, refused.value.retry_after) == ("own", "gpt-4o", 30)
     assert len(bench.asked) == 2
+
+
+def test_stop_iteration_of_a_function_stays_what_it_is() -> None:
+    """A synchronous callable that raises StopIteration: the caller gets that object, not a RuntimeError."""
+    error = StopIteration("own")
+
+    def work() -> Any:
+        raise error
+
+    with pytest.raises(StopIteration) as caught:
+        Bench("sync").protect(work)()
+    assert caught.value is error
 
 
 def test_a_circuit_recovers_through_it(bench: Bench) -> None:
@@ -219,11 +229,10 @@ def test_a_fault_of_ours_runs_it_once_all_the_same(
     assert (len(bench.asked), bench.lab.faults) == (1, {stage: 1})
 
 
-def test_a_call_inside_is_part_of_it(bench: Bench) -> None:
+def test_a_call_inside_is_part_of_it() -> None:
     """A protected function that asks through a client under the same runtime is one attempt: a probe of it does
     not refuse itself, and the circuit recovers."""
-    if bench.way != "sync":
-        pytest.skip("the inner client here is synchronous")
+    bench = Bench("sync")
     lab = bench.lab
     lab.setup(
         [*[json_reply({}, 500)] * 2, json_reply()],

@@ -44,6 +44,7 @@ class Attempt:
         "_observer",
         "_permit",
         "_started",
+        "_typed",
         "_upstream",
         "_watched",
         "number",
@@ -62,6 +63,7 @@ class Attempt:
         self._observer: Observer | None = None
         self._decoder: Decoder | None = None
         self._ended = False
+        self._typed = False  # whether the reply says that its body is one of those that can be seen to be cut
         self.number = number
         self.stream = False
         watched.event(AttemptStarted(number))
@@ -77,7 +79,10 @@ class Attempt:
                 kind = value
             elif size == 16 and name.lower() == b"content-encoding":
                 encoding = value.decode("latin-1")
-        self.stream = kind.lower().startswith(b"text/event-stream")
+        kind = kind.lower()
+        self.stream = kind.startswith(b"text/event-stream")
+        media = kind.partition(b";")[0].strip()
+        self._typed = self.stream or media == b"application/json" or media.endswith(b"+json")
         if encoding and encoding.lower() != "identity":
             self._decoder = decoder(encoding)
             if self._decoder is None:
@@ -139,7 +144,7 @@ class Attempt:
         if not outcome.lost and 200 <= status < 300:
             if outcome.complete:
                 ending = Ending.COMPLETE
-            elif ending is Ending.COMPLETE and not outcome.finish_reasons:
+            elif ending is Ending.COMPLETE and not outcome.finish_reasons and self._typed:
                 # Some servers say why they finished and leave the terminal event out: not kept, and no fault.
                 ending = Ending.TRUNCATED
         if mishap is not None and ending is not Ending.COMPLETE and 200 <= status < 300 and not outcome.error:
@@ -215,6 +220,8 @@ class Attempt:
         assert frames is not None  # noqa: S101 plan_store keeps only what fits
         headers = stored_headers(upstream.headers)
         size = sum(map(len, frames)) + sum(map(len, chain.from_iterable(headers))) + _ENTRY_OVERHEAD
+        if size > self._engine.state.store.max_bytes:
+            return None, "too_large"
         entry = Entry(
             upstream.status,
             headers,

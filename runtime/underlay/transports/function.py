@@ -117,7 +117,9 @@ class FunctionPorts(BasePorts):
         return Upstream(200, _HEADERS, self)
 
     async def pull(self, upstream: Upstream) -> bytes | None:
-        frame, self._frame = self._frame, None
+        source = upstream.raw  # a follower's ports are others than those that have the result
+        assert isinstance(source, FunctionPorts)  # noqa: S101 ports of this kind made it
+        frame, source._frame = source._frame, None
         return frame
 
     async def close(self, upstream: Upstream) -> None:

@@ -33,17 +33,26 @@ __all__ = ["UnderlayTransport"]
 _NOTHING = (httpx2.PoolTimeout, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.ProxyError)
 
 
+class Source:
+    """An upstream body and how far it was read. It is the body's, not one call's: each of its readers pulls
+    through ports of its own."""
+
+    __slots__ = ("iterator", "stream")
+
+    def __init__(self, stream: object) -> None:
+        self.stream = stream
+        self.iterator: AsyncIterator[bytes] | None = None
+
+
 class Ports(BasePorts):
     """One call's ports over an inner transport."""
 
-    __slots__ = ("_inner", "_iterator", "_request", "_stream", "response")
+    __slots__ = ("_inner", "_request", "response")
 
     def __init__(self, engine: Engine, inner: httpx2.AsyncBaseTransport, request: httpx2.Request) -> None:
         super().__init__(engine, current_home())
         self._inner = inner
         self._request = request
-        self._stream: object = None
-        self._iterator: AsyncIterator[bytes] | None = None
         self.response: httpx2.Response | None = None
 
     def describe(self, error: BaseException) -> Mishap:
@@ -63,24 +72,28 @@ class Ports(BasePorts):
         finally:
             leave_send(token)
         self.response = response
-        self._stream, headers = _body(response)  # the response is about to be given ours
-        return Upstream(response.status_code, headers)
+        stream, headers = _body(response)  # the response is about to be given ours
+        return Upstream(response.status_code, headers, Source(stream))
 
     async def pull(self, upstream: Upstream) -> bytes | None:
-        iterator = self._iterator
+        source = upstream.raw
+        assert isinstance(source, Source)  # noqa: S101 ports of this family made it
+        iterator = source.iterator
         if iterator is None:
-            assert isinstance(self._stream, httpx2.AsyncByteStream)  # noqa: S101 the client asserts the same
-            iterator = self._iterator = self._stream.__aiter__()
+            assert isinstance(source.stream, httpx2.AsyncByteStream)  # noqa: S101 the client asserts the same
+            iterator = source.iterator = source.stream.__aiter__()
         return await anext(iterator, None)
 
     async def close(self, upstream: Upstream) -> None:
-        if isinstance(self._stream, httpx2.AsyncByteStream):
-            await self._stream.aclose()
-        if isinstance(self._iterator, AsyncGeneratorType):
+        source = upstream.raw
+        assert isinstance(source, Source)  # noqa: S101 ports of this family made it
+        if isinstance(source.stream, httpx2.AsyncByteStream):
+            await source.stream.aclose()
+        if isinstance(source.iterator, AsyncGeneratorType):
             # Not left to the collector: trio complains of a generator that was not read to its end. What it
             # raises then, nobody would have been given.
             with suppress(Exception):
-                await self._iterator.aclose()
+                await source.iterator.aclose()
 
 
 class BodyStream(httpx2.AsyncByteStream):
@@ -144,6 +157,7 @@ class UnderlayTransport(httpx2.AsyncBaseTransport):
         if prepared is None:
             return await self.inner.handle_async_request(request)
         ports, exchange = prepared
+        reply: Reply | None = None
         try:
             reply = await passing(perform(engine, exchange, candidate, ports))
             response = ports.response
@@ -160,6 +174,8 @@ class UnderlayTransport(httpx2.AsyncBaseTransport):
             if ports.sent and ports.response is None:
                 raise  # the app's own: what is ours was sorted out
             engine.faults.report(Stage.CALL, error)
+            if reply is not None and reply.reader is not None:
+                drop(engine, reply.reader)  # nobody reads through it: the next caller closes its books
         if ports.response is not None:
             return ports.response
         if ports.sent:

@@ -33,17 +33,26 @@ __all__ = ["UnderlayTransport"]
 _NOTHING = (httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.ProxyError)
 
 
+class Source:
+    """An upstream body and how far it was read. It is the body's, not one call's: each of its readers pulls
+    through ports of its own."""
+
+    __slots__ = ("iterator", "stream")
+
+    def __init__(self, stream: object) -> None:
+        self.stream = stream
+        self.iterator: Iterator[bytes] | None = None
+
+
 class Ports(BasePorts):
     """One call's ports over an inner transport."""
 
-    __slots__ = ("_inner", "_iterator", "_request", "_stream", "response")
+    __slots__ = ("_inner", "_request", "response")
 
     def __init__(self, engine: Engine, inner: httpx.BaseTransport, request: httpx.Request) -> None:
         super().__init__(engine, THREADS)
         self._inner = inner
         self._request = request
-        self._stream: object = None
-        self._iterator: Iterator[bytes] | None = None
         self.response: httpx.Response | None = None
 
     def describe(self, error: BaseException) -> Mishap:
@@ -63,24 +72,28 @@ class Ports(BasePorts):
         finally:
             leave_send(token)
         self.response = response
-        self._stream, headers = _body(response)  # the response is about to be given ours
-        return Upstream(response.status_code, headers)
+        stream, headers = _body(response)  # the response is about to be given ours
+        return Upstream(response.status_code, headers, Source(stream))
 
     async def pull(self, upstream: Upstream) -> bytes | None:
-        iterator = self._iterator
+        source = upstream.raw
+        assert isinstance(source, Source)  # noqa: S101 ports of this family made it
+        iterator = source.iterator
         if iterator is None:
-            assert isinstance(self._stream, httpx.SyncByteStream)  # noqa: S101 the client asserts the same
-            iterator = self._iterator = self._stream.__iter__()
+            assert isinstance(source.stream, httpx.SyncByteStream)  # noqa: S101 the client asserts the same
+            iterator = source.iterator = source.stream.__iter__()
         return next(iterator, None)
 
     async def close(self, upstream: Upstream) -> None:
-        if isinstance(self._stream, httpx.SyncByteStream):
-            self._stream.close()
-        if isinstance(self._iterator, GeneratorType):
+        source = upstream.raw
+        assert isinstance(source, Source)  # noqa: S101 ports of this family made it
+        if isinstance(source.stream, httpx.SyncByteStream):
+            source.stream.close()
+        if isinstance(source.iterator, GeneratorType):
             # Not left to the collector: trio complains of a generator that was not read to its end. What it
             # raises then, nobody would have been given.
             with suppress(Exception):
-                self._iterator.close()
+                source.iterator.close()
 
 
 class BodyStream(httpx.SyncByteStream):
@@ -144,6 +157,7 @@ class UnderlayTransport(httpx.BaseTransport):
         if prepared is None:
             return self.inner.handle_request(request)
         ports, exchange = prepared
+        reply: Reply | None = None
         try:
             reply = drive(perform(engine, exchange, candidate, ports))
             response = ports.response
@@ -160,6 +174,8 @@ class UnderlayTransport(httpx.BaseTransport):
             if ports.sent and ports.response is None:
                 raise  # the app's own: what is ours was sorted out
             engine.faults.report(Stage.CALL, error)
+            if reply is not None and reply.reader is not None:
+                drop(engine, reply.reader)  # nobody reads through it: the next caller closes its books
         if ports.response is not None:
             return ports.response
         if ports.sent:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from underlay.pipeline.engine import Engine
 
-__all__ = ["FAMILIES", "Seam", "install", "installed", "probe", "remove"]
+__all__ = ["FAMILIES", "Seam", "client", "install", "installed", "probe", "remove"]
 
 FAMILIES: Final = ("httpx", "httpx2")
 _CLIENTS: Final = (("Client", "sync"), ("AsyncClient", "async"))
@@ -138,6 +138,29 @@ def _patch(owner: type, family: str, mode: str) -> None:
     setattr(transport_for_url, _MARK, True)
     setattr(owner, _METHOD, transport_for_url)
     _patches.append(_Patch(owner, original, transport_for_url))
+
+
+def client(family: str, name: str, engine: Engine, **options: Any) -> Any:
+    """A ready client of a family, `Client` or `AsyncClient`, with `engine` under whatever transports its
+    options make: TLS, proxies, mounts, limits and HTTP/2 stay the options' business."""
+    base: type[Any] = getattr(importlib.import_module(family), name)
+    adapter = importlib.import_module(f"underlay.transports.{family}_{dict(_CLIENTS)[name]}")
+    transport_class = adapter.UnderlayTransport
+    if not _probe(family, name).holds:
+        # Given a transport, a client leaves its own options for TLS and proxies aside: the second best.
+        default = getattr(importlib.import_module(family), name.replace("Client", "HTTPTransport"))
+        return base(**{"transport": transport_class(default(), engine), **options})
+
+    def transport_for_url(self: Any, url: Any) -> Any:
+        transport = getattr(base, _METHOD)(self, url)
+        if isinstance(transport, transport_class):
+            if transport.engine is engine:
+                return transport
+            transport = transport.inner  # of the zero-code runtime: this client has one of its own
+        return transport_class(transport, engine)
+
+    names = {_METHOD: transport_for_url, "__module__": base.__module__, "__doc__": base.__doc__}
+    return type(name, (base,), names)(**options)
 
 
 def remove() -> None:

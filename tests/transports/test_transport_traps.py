@@ -1,0 +1,458 @@
+"""Traps: replies that are read already, framing that breaks after a whole body, faults around the send, and ready
+clients whose options must count."""
+
+from __future__ import annotations
+
+import gc
+import gzip
+import ssl
+from importlib import import_module
+from typing import Any
+
+import pytest
+from transport_lab import CHAT, CHAT_ASK, CHAT_FRAMES, CHAT_URL, JSON_TYPE, KEY, Lab, dumped, json_reply, stream_reply
+
+from underlay import Runtime
+from underlay.telemetry.attributes import CacheResult, Ending
+from underlay.telemetry.events import AttemptEnded, CallEnded, CircuitRefused
+from underlay.testing import Recorder, Scripted
+from underlay.transports import seam
+from underlay.transports.common import BasePorts
+
+# httpx leaves a generator of its own behind when a body is left early, which trio points out.
+pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'httpx._client:ResourceWarning")
+
+ASK = {**CHAT_ASK, "stream": True}
+
+
+def spent_once(lab: Lab, frames: list[bytes]) -> Any:
+    """A body like that of a network transport: pulled again after its end, it would not end."""
+    left = iter(frames)
+    ended: list[int] = []
+
+    def following() -> bytes | None:
+        frame = next(left, None)
+        if frame is None:
+            assert not ended, "a spent stream was pulled again"
+            ended.append(1)
+        return frame
+
+    if lab.kind == "sync":
+
+        class Sync(lab.module.SyncByteStream):  # type: ignore[misc,name-defined]
+            def __iter__(self) -> Any:
+                while (frame := following()) is not None:
+                    yield frame
+
+        return Sync()
+
+    class Async(lab.module.AsyncByteStream):  # type: ignore[misc,name-defined]
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> bytes:
+            if (frame := following()) is None:
+                raise StopAsyncIteration
+            return frame
+
+    return Async()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("coding", ["", "gzip"])
+def test_a_response_that_the_apps_transport_has_read_is_handed_on(lab: Lab, stream: bool, coding: str) -> None:
+    """A transport that reads its responses (to log or record them): the caller gets that very response, its spent
+    stream is never pulled again, and the answer is recorded, stored and replayed as what was read."""
+    plain = b"".join(CHAT_FRAMES) if stream else dumped(CHAT)
+    wire = gzip.compress(plain) if coding else plain
+    kind = "text/event-stream" if stream else "application/json"
+    headers = {"content-type": kind, "x-own": "1", **({"content-encoding": coding} if coding else {})}
+    made: list[Any] = []
+
+    def handle(request: Any) -> Any:
+        response = lab.module.Response(200, headers=headers, stream=spent_once(lab, [wire[:9], wire[9:]]))
+        made.append(response)
+        if lab.kind == "sync":
+            response.read()
+            return response
+
+        async def read() -> Any:
+            await response.aread()
+            return response
+
+        return read()
+
+    lab.setup([])
+
+    async def scenario() -> None:
+        client = lab.client(lab.transport(handle))
+        first = await lab.post(client, body={**CHAT_ASK, "stream": stream})
+        assert first is made[0]
+        assert (first.content, first.headers.get("content-encoding", "")) == (plain, coding)
+        attempt = lab.attempt
+        assert (attempt.verdict, attempt.stored, attempt.usage is not None) == ("success", True, True)
+        assert lab.last().ending is Ending.COMPLETE
+        hit = await lab.post(client, body={**CHAT_ASK, "stream": stream})
+        assert (hit.content, hit.headers["x-own"]) == (plain, "1")
+        assert "content-encoding" not in hit.headers
+        assert lab.last().result is CacheResult.HIT
+
+    lab.run(scenario)
+    assert len(made) == 1
+    assert lab.faults == {}
+
+
+def test_a_response_that_was_closed_unread_fails_as_with_a_bare_client(lab: Lab) -> None:
+    """A transport that closes its response unread: the caller meets the family's own error, the provider is not
+    blamed, and nothing is kept."""
+
+    def handle(request: Any) -> Any:
+        response = lab.module.Response(200, headers=JSON_TYPE, stream=spent_once(lab, [dumped(CHAT)]))
+        if lab.kind == "sync":
+            response.close()
+            return response
+
+        async def closed() -> Any:
+            await response.aclose()
+            return response
+
+        return closed()
+
+    lab.setup([])
+
+    async def scenario() -> None:
+        seen = []
+        for transport in (lab.transport(handle), lab.wrap(lab.transport(handle))):
+            try:
+                await lab.post(lab.bare(transport))
+            except RuntimeError as error:
+                seen.append(type(error))
+        assert len(seen) == 2
+        assert seen[0] is seen[1]
+        assert (lab.attempt.verdict, lab.attempt.stored) == ("nothing", False)
+
+    lab.run(scenario)
+
+
+def test_json_whose_framing_breaks_after_its_last_byte_is_not_whole(lab: Lab) -> None:
+    """A body that parses and then fails was not ended cleanly: the reader gets the error, nothing is kept, and the
+    provider is blamed."""
+    error = lab.module.RemoteProtocolError("peer closed connection without sending complete message body")
+    lab.setup([Scripted(200, JSON_TYPE, [dumped(CHAT), error])])
+
+    async def scenario() -> None:
+        client = lab.client()
+        for _ in range(2):
+            with pytest.raises(lab.module.RemoteProtocolError) as caught:
+                await lab.post(client)
+            assert caught.value is error
+            attempt = lab.attempt
+            assert (attempt.verdict, attempt.stored, attempt.store_reason) == ("failure", False, "incomplete")
+            assert (lab.last().ending, lab.last().error_type) == (Ending.FAILED, "RemoteProtocolError")
+
+    lab.run(scenario)
+    assert lab.upstream == 2
+
+
+def test_a_stream_that_breaks_after_its_terminal_event_is_whole(lab: Lab) -> None:
+    """Behind `[DONE]` nothing of the answer can be missing: it is kept, and nobody is blamed."""
+    lab.setup([stream_reply([*CHAT_FRAMES, lab.module.ReadError("late")])])
+
+    async def scenario() -> None:
+        client = lab.client()
+        with pytest.raises(lab.module.ReadError):
+            await lab.post(client, body=ASK)
+        assert (lab.attempt.verdict, lab.attempt.stored) == ("success", True)
+        assert (await lab.post(client, body=ASK)).content == b"".join(CHAT_FRAMES)
+
+    lab.run(scenario)
+    assert lab.upstream == 1
+
+
+def test_json_that_is_left_before_its_end_was_seen_is_not_kept(lab: Lab) -> None:
+    """Without the end of its framing a JSON body may go on: left there it is neither kept nor judged."""
+    lab.setup([json_reply()])
+
+    async def scenario() -> None:
+        response = await lab.open(lab.client())
+        frames = lab.frames(response)
+        assert await frames.next() == dumped(CHAT)
+        await lab.close(response)
+        assert (lab.attempt.verdict, lab.attempt.stored, lab.last().ending) == ("nothing", False, Ending.CLOSED)
+        await frames.close()
+
+    lab.run(scenario)
+
+
+@pytest.mark.parametrize(("read", "ending"), [(0, Ending.CLOSED), (1, Ending.CLOSED), (len(CHAT_FRAMES), Ending.COMPLETE)])
+def test_a_hit_that_is_left_early_says_so(lab: Lab, read: int, ending: Ending) -> None:
+    """How a replay ended for its reader is the reader's doing, though the stored body is whole."""
+    lab.setup([stream_reply()])
+
+    async def scenario() -> None:
+        client = lab.client()
+        await lab.post(client, body=ASK)
+        response = await lab.open(client, body=ASK)
+        frames = lab.frames(response)
+        for _ in range(read):
+            await frames.next()
+        await lab.close(response)
+        assert (lab.last().result, lab.last().ending) == (CacheResult.HIT, ending)
+        await frames.close()
+
+    lab.run(scenario)
+
+
+def test_a_hit_that_is_dropped_unread_says_so(lab: Lab) -> None:
+    """A replay that nobody read ends as dropped."""
+    lab.setup([json_reply()])
+
+    async def scenario() -> None:
+        client = lab.client()
+        await lab.post(client)
+        response = await lab.open(client)
+        del response
+        gc.collect()
+        lab.runtime.stats()
+        assert (lab.last().result, lab.last().ending) == (CacheResult.HIT, Ending.DROPPED)
+
+    lab.run(scenario)
+
+
+def test_an_observing_breaker_has_its_say_once_a_call(lab: Lab) -> None:
+    """What would have been refused is reported once for each call, however many stages ask the circuit."""
+    lab.setup([json_reply({}, 500)], circuit_breaker={"failure_threshold": 1, "mode": "observe"})
+
+    async def scenario() -> None:
+        client = lab.client()
+        for _ in range(3):
+            await lab.post(client)
+
+    lab.run(scenario)
+    assert [len(call.of(CircuitRefused)) for call in lab.recorder.calls] == [0, 1, 1]
+
+
+UNTYPED = {
+    # content type, body: verdict, ending
+    "SSE as text": ("text/plain", b"".join(CHAT_FRAMES), "success", Ending.COMPLETE),
+    "SSE without a type": ("", b"".join(CHAT_FRAMES), "success", Ending.COMPLETE),
+    "lines of JSON": ("application/x-ndjson", b'{"a":1}\n{"b":2}\n', "success", Ending.COMPLETE),
+    "a page": ("text/html", b"<html>", "success", Ending.COMPLETE),
+    "cut JSON": ("application/json; charset=utf-8", b'{"a":', "failure", Ending.TRUNCATED),
+    "cut JSON of a kind": ("application/vnd.api+json", b'{"a":', "failure", Ending.TRUNCATED),
+    "an empty stream": ("text/event-stream", b"", "failure", Ending.TRUNCATED),
+}
+
+
+@pytest.mark.parametrize("name", list(UNTYPED))
+def test_only_a_body_of_a_known_type_can_be_seen_to_be_cut(lab: Lab, name: str) -> None:
+    """What is neither JSON nor a stream of events by its own word is not kept, and not held against the
+    provider: its circuit must not open over a gateway's odd content type."""
+    kind, body, verdict, ending = UNTYPED[name]
+    lab.setup([Scripted(200, {"content-type": kind} if kind else {}, [body] if body else [])])
+
+    async def scenario() -> None:
+        assert (await lab.post(lab.client(), body=ASK)).content == body
+        assert (lab.attempt.verdict, lab.attempt.stored, lab.last().ending) == (verdict, False, ending)
+
+    lab.run(scenario)
+
+
+def test_a_204_is_no_failure(lab: Lab) -> None:
+    """An answer without a body is not a cut one."""
+    lab.setup([Scripted(204)])
+
+    async def scenario() -> None:
+        await lab.post(lab.client())
+        assert (lab.attempt.verdict, lab.attempt.stored) == ("success", False)
+
+    lab.run(scenario)
+
+
+@pytest.mark.parametrize("where", ["_rebuilt", "_exchange", "_response", "_body", "_outgoing"])
+def test_a_fault_of_ours_around_the_send_never_reaches_the_app(lab: Lab, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the adapter itself does before and after the send may fail: the request goes out once, the answer comes
+    back, the fault is counted."""
+    from underlay.pipeline import perform
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("ours")
+
+    adapter = import_module(f"underlay.transports.{lab.family}_{lab.kind}")
+    monkeypatch.setattr(perform if where == "_outgoing" else adapter, where, broken)
+    lab.setup([json_reply()])
+
+    async def scenario() -> None:
+        response = await lab.post(lab.client(), headers={**KEY, "underlay-tag": "x"})
+        assert response.content == dumped(CHAT)
+
+    lab.run(scenario)
+    assert lab.upstream == 1
+    assert sum(lab.faults.values()) >= 1
+    lab.runtime.stats()
+    assert [len(call.of(CallEnded)) for call in lab.recorder.calls] == [1] * len(lab.recorder.calls)
+
+
+def reader_under(response: Any) -> Any:
+    """Underlay's reader under the client's own wrapper of the stream."""
+    stream = response.stream
+    while not hasattr(stream, "_reader"):
+        stream = stream._stream
+    return stream._reader
+
+
+@pytest.mark.parametrize("first_reads", [0, 1, len(CHAT_FRAMES) + 1])
+def test_the_seam_of_coalescing_holds_through_the_adapters(lab: Lab, first_reads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that answers `Join` makes a second call a reader of the first one's body: it pulls through ports of
+    its own, both get every frame, and upstream is asked and closed once."""
+    from underlay.pipeline import perform
+    from underlay.pipeline.flow import Join
+    from underlay.telemetry.attributes import Stage
+
+    lab.setup([stream_reply()])
+
+    async def scenario() -> None:
+        client = lab.client()
+        first = await lab.open(client, body=ASK)
+        body = reader_under(first)._body
+
+        async def join(_: Any) -> Join:
+            return Join(body)
+
+        monkeypatch.setattr(perform, "STAGES", ((Stage.COALESCE, join),))
+        ahead, got = lab.frames(first), []
+        for _ in range(first_reads):
+            if (frame := await ahead.next()) is not None:
+                got.append(frame)
+        second = await lab.open(client, body=ASK)
+        assert (second.status_code, second.headers["content-type"]) == (200, first.headers["content-type"])
+        assert await lab.frames(second).rest() == list(CHAT_FRAMES)
+        assert got + await ahead.rest() == list(CHAT_FRAMES)
+        for response in (first, second):
+            await lab.close(response)
+
+    lab.run(scenario)
+    assert (lab.upstream, lab.script.opened, lab.script.closed, lab.script.read) == (1, 1, 1, len(CHAT_FRAMES))
+    assert [len(call.of(AttemptEnded)) for call in lab.recorder.calls] == [1, 0]
+    assert [call.of(CallEnded)[0].ending for call in lab.recorder.calls] == [Ending.COMPLETE] * 2
+    assert lab.faults == {}
+
+
+class _Suspends:
+    """Something that only a loop can wait for."""
+
+    def __await__(self) -> Any:
+        yield None
+
+
+@pytest.mark.parametrize("family", ["httpx", "httpx2"])
+def test_a_store_that_would_suspend_costs_only_the_entry(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a synchronous call a store that has to wait for a loop is a fault of ours: the body is whole, nothing is
+    raised, and upstream is closed."""
+
+    async def store(self: BasePorts, key: bytes, entry: Any) -> bool:
+        await _Suspends()
+        return True
+
+    monkeypatch.setattr(BasePorts, "store", store)
+    lab = Lab(f"sync-{family}").setup([json_reply(), stream_reply()])
+
+    async def scenario() -> None:
+        client = lab.client()
+        assert (await lab.post(client)).content == dumped(CHAT)
+        response = await lab.open(client, body=ASK)  # left at its terminal event: stored by the close
+        frames = lab.frames(response)
+        for frame in CHAT_FRAMES:
+            assert await frames.next() == frame
+        await lab.close(response)
+
+    lab.run(scenario)
+    assert (lab.script.closed, lab.upstream) == (2, 2)
+    assert sum(lab.faults.values()) == 2
+
+
+def ready(lab: Lab, runtime: Runtime, **options: Any) -> Any:
+    """A ready client of the runtime, of this bench's family and mode."""
+    prefix = "" if lab.kind == "sync" else "async_"
+    return getattr(runtime, f"{prefix}{lab.family}_client")(**options)
+
+
+def under(lab: Lab, client: Any, url: str = CHAT_URL) -> Any:
+    """The transport that a client would send through."""
+    return client._transport_for_url(lab.module.URL(url))
+
+
+def test_the_options_of_a_ready_client_count(lab: Lab) -> None:
+    """TLS, proxies, mounts and a transport of the app's own are what the options say, with underlay over each."""
+    runtime = lab.runtime
+    plain = ready(lab, runtime, verify=False)
+    assert under(lab, plain).inner._pool._ssl_context.verify_mode is ssl.CERT_NONE
+    proxied = ready(lab, runtime, proxy="http://127.0.0.1:9")
+    assert "Proxy" in type(under(lab, proxied).inner._pool).__name__
+    own = lab.script.transport(lab.family, lab.kind)
+    for options in ({"transport": own}, {"mounts": {"https://api.openai.com": own}}):
+        covered = under(lab, ready(lab, runtime, **options))
+        assert (covered.inner, covered.engine) == (own, runtime.engine)
+    assert isinstance(plain, getattr(lab.module, "Client" if lab.kind == "sync" else "AsyncClient"))
+
+
+def test_a_ready_client_uses_the_proxies_of_the_environment(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a bare client would, unless it is told not to trust the environment."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    assert "Proxy" in type(under(lab, ready(lab, lab.runtime)).inner._pool).__name__
+    assert "Proxy" not in type(under(lab, ready(lab, lab.runtime, trust_env=False)).inner._pool).__name__
+
+
+@pytest.mark.parametrize("env", ["HTTPS_PROXY", "ALL_PROXY"])
+def test_library_calls_use_the_proxies_of_the_environment(lab: Lab, env: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`runtime.call` goes out the way any client of the process would."""
+    monkeypatch.setenv(env, "http://127.0.0.1:9")
+
+    async def scenario() -> None:
+        library = lab.runtime._library
+        client = library._sync() if lab.kind == "sync" else library._async()
+        transport = client._transport_for_url(import_module("httpx").URL(CHAT_URL))
+        assert transport.engine is lab.runtime.engine
+        assert "Proxy" in type(transport.inner._pool).__name__
+        await lab._await(lab.runtime.close() if lab.kind == "sync" else lab.runtime.aclose())
+
+    lab.run(scenario)
+
+
+def test_a_ready_client_is_covered_by_a_release_without_the_seam(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the private seam is gone, a ready client still goes through the runtime, by the public `transport=`."""
+    monkeypatch.setattr(seam, "_METHOD", "_renamed_tomorrow")
+    client = ready(lab, lab.runtime)
+    assert under(lab, client).engine is lab.runtime.engine
+    assert type(under(lab, client).inner) is getattr(lab.module, "HTTPTransport" if lab.kind == "sync" else "AsyncHTTPTransport")
+
+
+def test_an_answer_larger_than_the_whole_store_is_not_said_to_be_kept(lab: Lab) -> None:
+    """What the store would not take is passed on, and the books do not claim an entry."""
+    lab.setup([json_reply()], llm_cache={"max_bytes": 500})
+
+    async def scenario() -> None:
+        assert (await lab.post(lab.client())).json() == CHAT
+        assert (lab.attempt.stored, lab.attempt.store_reason) == (False, "too_large")
+
+    lab.run(scenario)
+    assert lab.runtime.cache.size == 0
+
+
+def test_a_ready_client_keeps_its_own_runtime_under_zero_code(lab: Lab) -> None:
+    """Where another runtime is under every client of the process, a ready client goes through its own alone."""
+    other = Recorder()
+    lab.setup([json_reply()])
+    seam.install(Runtime({}, listeners=[other]).engine)
+    try:
+
+        async def scenario() -> None:
+            client = ready(lab, lab.runtime, transport=lab.script.transport(lab.family, lab.kind))
+            for _ in range(2):
+                assert (await lab.post(client)).json() == CHAT
+
+        lab.run(scenario)
+    finally:
+        seam.remove()
+    assert (lab.upstream, len(lab.recorder.calls), other.calls) == (1, 2, [])
+    assert len(lab.recorder.calls[0].of(AttemptEnded)) == 1
