@@ -115,7 +115,7 @@ class Library:
             name = f"{function.__module__}.{function.__qualname__}"
 
             async def run(work: Callable[[], Awaitable[Any]], home: Any, identity: str | None) -> Any:
-                ports = FunctionPorts(self._engine, home, work)
+                ports = FunctionPorts(self._engine, home, work, keep=identity is not None)
                 exchange = exchange_for(named, name, model, identity)
                 reply = await perform(self._engine, exchange, candidate_for(named), ports)
                 if reply.reader is None:

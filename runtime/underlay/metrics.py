@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from underlay.telemetry.attributes import CacheResult, TokenType, Verdict
 from underlay.telemetry.events import (
     AttemptEnded,
+    AttemptStarted,
     CacheLooked,
     CallEnded,
     CircuitChanged,
@@ -193,4 +194,5 @@ class _Counting(QuietHandle):
         self._model = model
 
     def event(self, event: CallEvent) -> None:
-        self._statistics.call_event(self._provider, self._model, event)
+        if event.__class__ is not AttemptStarted:
+            self._statistics.call_event(self._provider, self._model, event)

@@ -241,6 +241,19 @@ def test_successes_before_a_stuck_probe_still_count() -> None:
     assert circuit.settle(permitted(circuit, 660.0), SUCCESS, 661.0) is not None
 
 
+def test_successes_of_an_earlier_recovery_do_not_count() -> None:
+    """A recovery that failed begins anew: the probe that had succeeded in it is forgotten, after a reset too."""
+    circuit = opened()
+    circuit.settle(permitted(circuit, 60.0), SUCCESS, 60.0)
+    circuit.settle(permitted(circuit, 60.0), FAILURE, 60.0)
+    assert circuit.settle(permitted(circuit, 120.0), SUCCESS, 120.0) is None
+    assert circuit.state(120.0) is HALF_OPEN
+    circuit.reset(120.0)
+    for _ in range(circuit.policy.failure_threshold):
+        circuit.settle(permitted(circuit, 120.0), FAILURE, 120.0)
+    assert circuit.settle(permitted(circuit, 180.0), SUCCESS, 180.0) is None
+
+
 def test_a_late_success_does_not_close_an_open_circuit() -> None:
     """A call that was admitted before the circuit opened settles nothing after it."""
     circuit = Circuit(Policy(failure_threshold=1), 0.0)

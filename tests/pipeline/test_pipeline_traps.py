@@ -35,7 +35,9 @@ CANDIDATE = Candidate("openai", OPENAI_CHAT, known=True)
 class ScriptedPorts(BasePorts):
     """Ports over a list of frames, with a hook before each pull, that keep a log of what was asked of them."""
 
-    def __init__(self, runtime: Runtime, home: Any, frames: list[bytes], before: Callable[[int], Awaitable[None]]) -> None:
+    def __init__(
+        self, runtime: Runtime, home: Any, frames: list[bytes], before: Callable[[int], Awaitable[None]]
+    ) -> None:
         super().__init__(runtime.engine, home)
         self.frames = frames
         self.before = before
@@ -119,7 +121,8 @@ def test_a_follower_is_not_cancelled_with_its_leader(loop: str) -> None:
             with pytest.raises(LeftError):
                 await follower.read()
             await follower.close()
-            assert [event.ending for event in followers.calls[0].of(CallEnded)] == [Ending.CANCELLED]
+            (ended,) = followers.calls[0].of(CallEnded)
+            assert (ended.ending, ended.error_type) == (Ending.FAILED, "LeftError")
             followed.append(1)
 
         followed: list[int] = []
@@ -224,7 +227,12 @@ def test_the_end_comes_in_order() -> None:
     assert not recorder.calls[0].of(AttemptEnded)
     assert drive(reply.reader.read()) is None
     assert ports.log == ["send", "store before the end", "wake after the end", "close after the end"]
-    assert [type(event).__name__ for event in recorder.calls[0].events] == ["CacheLooked", "AttemptStarted", "AttemptEnded", "CallEnded"]
+    assert [type(event).__name__ for event in recorder.calls[0].events] == [
+        "CacheLooked",
+        "AttemptStarted",
+        "AttemptEnded",
+        "CallEnded",
+    ]
 
 
 def test_a_coroutine_that_is_closed_waits_for_nothing() -> None:
@@ -257,7 +265,9 @@ def test_a_listener_may_look_at_the_circuit_it_is_told_of() -> None:
     def tell(event: CircuitChanged) -> None:
         seen.append((event.entered, circuits.view(Name("p", "m"), 0.0).state))
 
-    circuits = Circuits(Runtime({"circuit_breaker": {"failure_threshold": 1}}).engine.state.circuits.policy, tell)
+    circuits = Circuits(
+        Runtime({"circuit_breaker": {"failure_threshold": 1}}).engine.state.circuits.policy, tell
+    )
     permit = circuits.admit(Name("p", "m"), 0.0)
     circuits.settle(Name("p", "m"), permit, Verdict.FAILURE, 0.0, b"")  # type: ignore[arg-type]
     assert seen == [("open", "open")]
@@ -266,7 +276,9 @@ def test_a_listener_may_look_at_the_circuit_it_is_told_of() -> None:
 def test_an_open_circuit_outlives_a_thousand_misspelt_models() -> None:
     """What is remembered is bounded, and idle circuits are forgotten before one that keeps a provider from being
     called."""
-    circuits = Circuits(Runtime({"circuit_breaker": {"failure_threshold": 1}}).engine.state.circuits.policy, lambda _: None)
+    circuits = Circuits(
+        Runtime({"circuit_breaker": {"failure_threshold": 1}}).engine.state.circuits.policy, lambda _: None
+    )
     down = Name("p", "down")
     circuits.settle(down, circuits.admit(down, 0.0), Verdict.FAILURE, 0.0, b"")  # type: ignore[arg-type]
     for number in range(3000):

@@ -31,7 +31,9 @@ class Desk:
         self.lab = Lab(f"{way}-httpx")
         # Where a client makes its own transport from its options.
         for name, kind in (("HTTPTransport", "sync"), ("AsyncHTTPTransport", "async")):
-            monkeypatch.setattr(httpx._client, name, lambda kind=kind, **_: self.lab.script.transport("httpx", kind))
+            monkeypatch.setattr(
+                httpx._client, name, lambda kind=kind, **_: self.lab.script.transport("httpx", kind)
+            )
 
     def ask(self, prompt: Any = "Hi", model: str = "gpt-4o") -> Answer:
         """One call."""

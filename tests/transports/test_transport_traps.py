@@ -6,15 +6,29 @@ from __future__ import annotations
 import gc
 import gzip
 import ssl
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from transport_lab import CHAT, CHAT_ASK, CHAT_FRAMES, CHAT_URL, JSON_TYPE, KEY, Lab, dumped, json_reply, stream_reply
+from transport_lab import (
+    CHAT,
+    CHAT_ASK,
+    CHAT_FRAMES,
+    CHAT_URL,
+    JSON_TYPE,
+    KEY,
+    Lab,
+    dumped,
+    json_reply,
+    stream_reply,
+)
 
 from underlay import Runtime
+from underlay.pipeline.recognise import Memo
 from underlay.telemetry.attributes import CacheResult, Ending
-from underlay.telemetry.events import AttemptEnded, CallEnded, CircuitRefused
+from underlay.telemetry.events import AttemptEnded, CacheLooked, CallEnded, CircuitRefused
 from underlay.testing import Recorder, Scripted
 from underlay.transports import seam
 from underlay.transports.common import BasePorts
@@ -60,7 +74,9 @@ def spent_once(lab: Lab, frames: list[bytes]) -> Any:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("coding", ["", "gzip"])
-def test_a_response_that_the_apps_transport_has_read_is_handed_on(lab: Lab, stream: bool, coding: str) -> None:
+def test_a_response_that_the_apps_transport_has_read_is_handed_on(
+    lab: Lab, stream: bool, coding: str
+) -> None:
     """A transport that reads its responses (to log or record them): the caller gets that very response, its spent
     stream is never pulled again, and the answer is recorded, stored and replayed as what was read."""
     plain = b"".join(CHAT_FRAMES) if stream else dumped(CHAT)
@@ -178,13 +194,19 @@ def test_json_that_is_left_before_its_end_was_seen_is_not_kept(lab: Lab) -> None
         frames = lab.frames(response)
         assert await frames.next() == dumped(CHAT)
         await lab.close(response)
-        assert (lab.attempt.verdict, lab.attempt.stored, lab.last().ending) == ("nothing", False, Ending.CLOSED)
+        assert (lab.attempt.verdict, lab.attempt.stored, lab.last().ending) == (
+            "nothing",
+            False,
+            Ending.CLOSED,
+        )
         await frames.close()
 
     lab.run(scenario)
 
 
-@pytest.mark.parametrize(("read", "ending"), [(0, Ending.CLOSED), (1, Ending.CLOSED), (len(CHAT_FRAMES), Ending.COMPLETE)])
+@pytest.mark.parametrize(
+    ("read", "ending"), [(0, Ending.CLOSED), (1, Ending.CLOSED), (len(CHAT_FRAMES), Ending.COMPLETE)]
+)
 def test_a_hit_that_is_left_early_says_so(lab: Lab, read: int, ending: Ending) -> None:
     """How a replay ended for its reader is the reader's doing, though the stored body is whole."""
     lab.setup([stream_reply()])
@@ -270,7 +292,9 @@ def test_a_204_is_no_failure(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("where", ["_rebuilt", "_exchange", "_response", "_body", "_outgoing"])
-def test_a_fault_of_ours_around_the_send_never_reaches_the_app(lab: Lab, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_ours_around_the_send_never_reaches_the_app(
+    lab: Lab, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the adapter itself does before and after the send may fail: the request goes out once, the answer comes
     back, the fault is counted."""
     from underlay.pipeline import perform
@@ -291,6 +315,34 @@ def test_a_fault_of_ours_around_the_send_never_reaches_the_app(lab: Lab, where: 
     assert sum(lab.faults.values()) >= 1
     lab.runtime.stats()
     assert [len(call.of(CallEnded)) for call in lab.recorder.calls] == [1] * len(lab.recorder.calls)
+    if where in ("_rebuilt", "_outgoing"):
+        assert lab.attempt.error_type == perform._OURS.name
+
+
+def test_a_fault_after_the_permit_gives_it_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe that a fault of ours befalls before it has books of its own frees its slot: the next call probes."""
+    from underlay.pipeline import perform
+
+    lab.setup(
+        [json_reply({}, 500), json_reply()], circuit_breaker={"failure_threshold": 1, "success_threshold": 1}
+    )
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("ours")
+
+    async def scenario() -> None:
+        client = lab.client()
+        await lab.post(client)
+        lab.clock.advance(60)
+        with monkeypatch.context() as patch:
+            patch.setattr(perform, "Attempt", broken)
+            assert (await lab.post(client)).status_code == 200
+        assert lab.runtime.circuit("gpt-4o").state == "half_open"
+        assert (await lab.post(client)).status_code == 200
+        assert lab.runtime.circuit("gpt-4o").state == "closed"
+
+    lab.run(scenario)
+    assert lab.upstream == 3
 
 
 def reader_under(response: Any) -> Any:
@@ -301,8 +353,30 @@ def reader_under(response: Any) -> Any:
     return stream._reader
 
 
+@pytest.mark.parametrize("family", ["httpx", "httpx2"])
+def test_a_body_that_is_closed_under_its_reader_does_not_look_finished(family: str) -> None:
+    """One thread closes the response that another is reading (a stop button): the reader gets the family's read
+    error and not an end, upstream is closed, and nothing is kept."""
+    started, go = threading.Event(), threading.Event()
+    lab = Lab(f"sync-{family}").setup([])
+    lab.setup([stream_reply([CHAT_FRAMES[0], started.set, lambda: go.wait(10), *CHAT_FRAMES[1:]])])
+    with lab.client() as client:
+        response = client.send(client.build_request("POST", CHAT_URL, json=ASK, headers=KEY), stream=True)
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(lambda: list(response.iter_raw()))
+            assert started.wait(10)
+            response.close()
+            go.set()
+            with pytest.raises(lab.module.ReadError):
+                reading.result(10)
+    assert (lab.script.closed, lab.attempt.stored, lab.attempt.verdict) == (1, False, "nothing")
+    assert [event.ending for event in lab.recorder.calls[0].of(CallEnded)] == [Ending.CLOSED]
+
+
 @pytest.mark.parametrize("first_reads", [0, 1, len(CHAT_FRAMES) + 1])
-def test_the_seam_of_coalescing_holds_through_the_adapters(lab: Lab, first_reads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_seam_of_coalescing_holds_through_the_adapters(
+    lab: Lab, first_reads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stage that answers `Join` makes a second call a reader of the first one's body: it pulls through ports of
     its own, both get every frame, and upstream is asked and closed once."""
     from underlay.pipeline import perform
@@ -320,10 +394,8 @@ def test_the_seam_of_coalescing_holds_through_the_adapters(lab: Lab, first_reads
             return Join(body)
 
         monkeypatch.setattr(perform, "STAGES", ((Stage.COALESCE, join),))
-        ahead, got = lab.frames(first), []
-        for _ in range(first_reads):
-            if (frame := await ahead.next()) is not None:
-                got.append(frame)
+        ahead = lab.frames(first)
+        got = [frame for _ in range(first_reads) if (frame := await ahead.next()) is not None]
         second = await lab.open(client, body=ASK)
         assert (second.status_code, second.headers["content-type"]) == (200, first.headers["content-type"])
         assert await lab.frames(second).rest() == list(CHAT_FRAMES)
@@ -332,7 +404,12 @@ def test_the_seam_of_coalescing_holds_through_the_adapters(lab: Lab, first_reads
             await lab.close(response)
 
     lab.run(scenario)
-    assert (lab.upstream, lab.script.opened, lab.script.closed, lab.script.read) == (1, 1, 1, len(CHAT_FRAMES))
+    assert (lab.upstream, lab.script.opened, lab.script.closed, lab.script.read) == (
+        1,
+        1,
+        1,
+        len(CHAT_FRAMES),
+    )
     assert [len(call.of(AttemptEnded)) for call in lab.recorder.calls] == [1, 0]
     assert [call.of(CallEnded)[0].ending for call in lab.recorder.calls] == [Ending.COMPLETE] * 2
     assert lab.faults == {}
@@ -346,7 +423,9 @@ class _Suspends:
 
 
 @pytest.mark.parametrize("family", ["httpx", "httpx2"])
-def test_a_store_that_would_suspend_costs_only_the_entry(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_would_suspend_costs_only_the_entry(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a synchronous call a store that has to wait for a loop is a fault of ours: the body is whole, nothing is
     raised, and upstream is closed."""
 
@@ -396,7 +475,9 @@ def test_the_options_of_a_ready_client_count(lab: Lab) -> None:
     assert isinstance(plain, getattr(lab.module, "Client" if lab.kind == "sync" else "AsyncClient"))
 
 
-def test_a_ready_client_uses_the_proxies_of_the_environment(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ready_client_uses_the_proxies_of_the_environment(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a bare client would, unless it is told not to trust the environment."""
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     assert "Proxy" in type(under(lab, ready(lab, lab.runtime)).inner._pool).__name__
@@ -404,7 +485,9 @@ def test_a_ready_client_uses_the_proxies_of_the_environment(lab: Lab, monkeypatc
 
 
 @pytest.mark.parametrize("env", ["HTTPS_PROXY", "ALL_PROXY"])
-def test_library_calls_use_the_proxies_of_the_environment(lab: Lab, env: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_library_calls_use_the_proxies_of_the_environment(
+    lab: Lab, env: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`runtime.call` goes out the way any client of the process would."""
     monkeypatch.setenv(env, "http://127.0.0.1:9")
 
@@ -419,12 +502,16 @@ def test_library_calls_use_the_proxies_of_the_environment(lab: Lab, env: str, mo
     lab.run(scenario)
 
 
-def test_a_ready_client_is_covered_by_a_release_without_the_seam(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ready_client_is_covered_by_a_release_without_the_seam(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the private seam is gone, a ready client still goes through the runtime, by the public `transport=`."""
     monkeypatch.setattr(seam, "_METHOD", "_renamed_tomorrow")
     client = ready(lab, lab.runtime)
     assert under(lab, client).engine is lab.runtime.engine
-    assert type(under(lab, client).inner) is getattr(lab.module, "HTTPTransport" if lab.kind == "sync" else "AsyncHTTPTransport")
+    assert type(under(lab, client).inner) is getattr(
+        lab.module, "HTTPTransport" if lab.kind == "sync" else "AsyncHTTPTransport"
+    )
 
 
 def test_an_answer_larger_than_the_whole_store_is_not_said_to_be_kept(lab: Lab) -> None:
@@ -456,3 +543,114 @@ def test_a_ready_client_keeps_its_own_runtime_under_zero_code(lab: Lab) -> None:
         seam.remove()
     assert (lab.upstream, len(lab.recorder.calls), other.calls) == (1, 2, [])
     assert len(lab.recorder.calls[0].of(AttemptEnded)) == 1
+
+
+def test_an_error_of_the_close_does_not_hide_that_of_the_body(lab: Lab) -> None:
+    """A body that fails and whose close fails too: the caller is given the first error; where only the close
+    fails, the caller is given that, as by a bare client."""
+    read, close = lab.module.ReadError("read"), lab.module.CloseError("close")
+
+    async def outcome(frames: list[Any]) -> BaseException | None:
+        class Failing(type(spent_once(lab, []))):  # type: ignore[misc]
+            def __init__(self) -> None:
+                self._left = iter(frames)
+
+            def following(self) -> Any:
+                frame = next(self._left, None)
+                if isinstance(frame, BaseException):
+                    raise frame
+                return frame
+
+            def __iter__(self) -> Any:
+                while (frame := self.following()) is not None:
+                    yield frame
+
+            def __aiter__(self) -> Any:
+                return self
+
+            async def __anext__(self) -> Any:
+                if (frame := self.following()) is None:
+                    raise StopAsyncIteration
+                return frame
+
+            def close(self) -> None:
+                raise close
+
+            async def aclose(self) -> None:
+                raise close
+
+        client = lab.client(
+            lab.transport(lambda _: lab.module.Response(200, headers=JSON_TYPE, stream=Failing()))
+        )
+        try:
+            await lab.post(client)
+        except BaseException as error:
+            return error
+        return None
+
+    lab.setup([])
+
+    async def scenario() -> None:
+        assert await outcome([dumped(CHAT)[:9], read]) is read
+        assert lab.last().error_type == "ReadError"
+        assert await outcome([dumped(CHAT)]) is close
+
+    lab.run(scenario)
+
+
+def test_no_store_passes_the_cache_by(lab: Lab) -> None:
+    """A call that asked for no-store is told as bypassed for that reason, neither served nor kept."""
+    lab.setup([json_reply()])
+
+    async def scenario() -> None:
+        client = lab.client()
+        for _ in range(2):
+            await lab.post(client, headers={**KEY, "cache-control": "no-store"})
+            looked = lab.last(CacheLooked)
+            assert (looked.result, looked.reason, lab.last().result) == ("bypass", "no_store", "bypass")
+            assert (lab.attempt.stored, lab.attempt.store_reason) == (False, "no_store")
+
+    lab.run(scenario)
+    assert lab.upstream == 2
+
+
+def test_a_request_without_control_headers_is_otherwise_the_callers(lab: Lab) -> None:
+    """Where control headers are taken off, method, URL, the other headers, the body and the extensions (timeouts,
+    trace hooks) of what leaves are those of the caller's request."""
+    seen: list[Any] = []
+
+    def handle(request: Any) -> Any:
+        seen.append(request)
+        return lab.module.Response(200, json=CHAT)
+
+    lab.setup([])
+
+    async def scenario() -> None:
+        client = lab.client(lab.transport(handle))
+        url, mark = CHAT_URL + "?a=%20b&c", object()
+        headers = {**KEY, **JSON_TYPE, "underlay-tag": "x", "content-length": "3"}
+        body = dumped(CHAT_ASK)
+        request = client.build_request(
+            "POST", url, content=body, headers=headers, extensions={"mark": mark, "timeout": {"read": 7.0}}
+        )
+        await lab.send(client, request)
+        (sent,) = seen
+        assert sent is not request
+        assert (sent.method, str(sent.url), sent.extensions) == ("POST", url, request.extensions)
+        assert (sent.extensions["mark"], sent.content) == (mark, body)
+        assert sent.headers.raw == [
+            pair for pair in request.headers.raw if not pair[0].lower().startswith(b"underlay-")
+        ]
+
+    lab.run(scenario)
+
+
+def test_what_is_remembered_of_requests_is_bounded() -> None:
+    """A flood of different requests does not grow the memo for ever, and the latest are still known."""
+    memo, known = Memo(), cast("Any", object())
+    for number in range(10_000):
+        memo.put(b"%d" % number, known)
+        memo.get(b"0")
+    assert len(memo._known) <= 4096
+    assert memo.get(b"9999") is memo.get(b"0") is known
+    assert memo.get(b"1") is None

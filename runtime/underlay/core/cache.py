@@ -4,6 +4,7 @@ bytes."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
@@ -180,8 +181,10 @@ def replay_headers(
 
 def stored_headers(raw: Sequence[tuple[bytes, bytes]]) -> RawHeaders:
     """The headers that are kept with an entry: those of the answer, not those of the exchange."""
-    return tuple(
-        (name, value)
-        for name, value in raw
-        if (lower := name.lower()) not in _DROPPED and not lower.startswith(_DROPPED_PREFIXES)
-    )
+    return tuple([header for header in raw if _stays(header[0])])
+
+
+@lru_cache(maxsize=1024)
+def _stays(name: bytes) -> bool:
+    lower = name.lower()
+    return lower not in _DROPPED and not lower.startswith(_DROPPED_PREFIXES)

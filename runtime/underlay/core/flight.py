@@ -16,7 +16,7 @@ from typing import Final
 
 from underlay.telemetry.attributes import Ending
 
-__all__ = ["WAIT", "Flight", "Frame", "LagError", "LeftError", "Over", "Pull", "Wait"]
+__all__ = ["WAIT", "Flight", "Frame", "LagError", "LeftError", "Over", "Pull", "ReaderError", "Wait"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +174,21 @@ class Flight:
             self._base += 1
 
 
-class LeftError(Exception):
-    """The reader that was fetching a shared body was cancelled or interrupted while it did."""
+class ReaderError(Exception):
+    """A reader cannot have the rest of a body, for a reason that is not the provider's."""
+
+
+class LeftError(ReaderError):
+    """The body was given up before its end: closed under its reader, or by the cancellation of whoever was
+    fetching it."""
 
     def __init__(self) -> None:
-        super().__init__("a shared answer ended early: the call that was fetching it was cancelled")
+        super().__init__(
+            "the answer was closed, or the call that was fetching it was cancelled, before its end"
+        )
 
 
-class LagError(Exception):
+class LagError(ReaderError):
     """A reader fell further behind a shared body than may be held for it."""
 
     def __init__(self) -> None:

@@ -261,7 +261,7 @@ def _tier(rate: Rate, entered: int | None) -> float:
 
 
 def _rates_at(price: Price, at: float, context: Mapping[str, str] | None) -> tuple[Rate, ...]:
-    if len(price.periods) == 1 and not (context and price.variants):
+    if len(price.periods) == 1 and not _may_vary(price, context):
         return price.rates[0]
     moment = datetime.fromtimestamp(at, UTC)
     last = len(price.periods) - 1
@@ -275,6 +275,13 @@ def _rates_at(price: Price, at: float, context: Mapping[str, str] | None) -> tup
         ):
             changed = {**variant.prices, **changed}
     return _rates({**price.periods[chosen][1], **changed}) if changed else price.rates[chosen]
+
+
+def _may_vary(price: Price, context: Mapping[str, str] | None) -> bool:
+    """Whether a variant's words are said, whatever the date."""
+    return context is not None and any(
+        all(context.get(key) == word for key, word in variant.when.items()) for variant in price.variants
+    )
 
 
 def _row(entry: Mapping[str, Any], model: str) -> list[Any] | None:

@@ -59,11 +59,17 @@ def _part(parent: Mapping[str, object], key: str) -> Mapping[str, object]:
 
 
 def _first(*values: int | None) -> int | None:
-    return next((value for value in values if value is not None), None)
+    for value in values:
+        if value is not None:
+            return value
+    return None
+
+
+_NO_USAGE = Usage()
 
 
 def _known(usage: Usage) -> Usage | None:
-    return None if usage == Usage() else usage
+    return None if usage == _NO_USAGE else usage
 
 
 def chat_usage(raw: object) -> Usage | None:
@@ -194,5 +200,8 @@ def _context(source: Mapping[str, object], *keys: str) -> dict[str, str]:
     return {key: value for key in keys if isinstance(value := source.get(key), str)}
 
 
+_NO_BILLING = Billing()
+
+
 def _charged(billing: Billing) -> Billing | None:
-    return None if billing == Billing() else billing
+    return None if billing == _NO_BILLING else billing

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Body", "Reader"]
 
 
+_GIVEN_UP = frozenset((Ending.CLOSED, Ending.DROPPED, Ending.CANCELLED))
+
+
 class Body:
     """A flight with what it needs of the world: its upstream, its books, and who waits for its next frame."""
 
@@ -174,13 +177,16 @@ class Reader:
                 raise
 
     def _over(self, over: Over) -> None:
-        ending = over.ending
-        if over.error is not None:
-            mishap = self._ports.describe(over.error)
+        error = over.error
+        if over.ending in _GIVEN_UP if error is None else not isinstance(error, Exception):
+            # Another reader's cancellation, or its interrupt, is not this one's; and a body that was closed
+            # under its reader did not end.
+            error = LeftError()
+        if error is not None:
+            mishap = self._ports.describe(error)
             self._call.end(mishap.ending, self._ports.now(), self._body.error_type or mishap.name)
-            # Another reader's cancellation, or its interrupt, is not this one's.
-            raise over.error if isinstance(over.error, Exception) else LeftError() from None
-        self._call.end(ending, self._ports.now(), self._body.error_type)
+            raise error
+        self._call.end(over.ending, self._ports.now(), self._body.error_type)
 
     async def close(self) -> None:
         """This reader has done. The last one to leave a running body closes upstream."""

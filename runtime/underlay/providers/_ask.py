@@ -62,8 +62,10 @@ def read_fields(body: Mapping[str, object], fields: Iterable[Field]) -> dict[str
     """Attributes by key from (attribute key, body field, reader) rows. A later row of the same key wins."""
     found: dict[str, object] = {}
     for key, name, read in fields:
-        if name in body and (value := read(body[name])) is not None:
-            found[key] = value
+        if name in body:
+            value = read(body[name])
+            if value is not None:
+                found[key] = value
     return found
 
 

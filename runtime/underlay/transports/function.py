@@ -88,13 +88,17 @@ def exchange_for(provider: str, name: str, model: str, key: str | None) -> Excha
 
 
 class FunctionPorts(BasePorts):
-    """One call's ports over a callable that takes no arguments."""
+    """One call's ports over a callable that takes no arguments. `keep` false: nobody else gets the result,
+    and it is not pickled."""
 
-    __slots__ = ("_frame", "_function", "result")
+    __slots__ = ("_frame", "_function", "_keep", "result")
 
-    def __init__(self, engine: Engine, home: Home, function: Callable[[], Awaitable[Any]]) -> None:
+    def __init__(
+        self, engine: Engine, home: Home, function: Callable[[], Awaitable[Any]], *, keep: bool = True
+    ) -> None:
         super().__init__(engine, home)
         self._function = function
+        self._keep = keep
         self._frame: bytes | None = None
         self.result: Any = None
 
@@ -113,7 +117,7 @@ class FunctionPorts(BasePorts):
             self.result = await self._function()
         finally:
             leave_send(token)
-        self._frame = _kept(self.result)
+        self._frame = _kept(self.result) if self._keep else _UNKEPT
         return Upstream(200, _HEADERS, self)
 
     async def pull(self, upstream: Upstream) -> bytes | None:

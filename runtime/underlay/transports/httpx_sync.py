@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from underlay.core.flight import ReaderError
 from underlay.errors import WouldSuspendError
 from underlay.pipeline.driver import drive
 from underlay.pipeline.perform import perform
@@ -97,39 +98,51 @@ class Ports(BasePorts):
 
 
 class BodyStream(httpx.SyncByteStream):
-    """A reply's body: frames as the reader brings them. Ends the call however it is left."""
+    """A reply's body: frames as the reader brings them. Ends the call however it is left.
+
+    A body that was read to its end lets go of its reader: the client's response and its stream hold each other,
+    and the answer's frames would wait with them for the garbage collector.
+    """
 
     __slots__ = ("_closed", "_engine", "_reader")
 
     def __init__(self, engine: Engine, reader: Reader) -> None:
         self._engine = engine
-        self._reader = reader
+        self._reader: Reader | None = reader
         self._closed = False
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> bytes:
+        reader = self._reader
+        if reader is None:
+            raise StopIteration
         try:
-            frame = drive(self._reader.read())
+            frame = drive(reader.read())
         except WouldSuspendError as error:
             # A store that had to wait, as the books were closed: what is left of the body is its end.
             self._engine.faults.report(Stage.RECORD, error)
-            frame = drive(self._reader.read())
+            frame = drive(reader.read())
+        except ReaderError as error:
+            raise httpx.ReadError(str(error)) from error
         if frame is None:
             self._closed = True
+            self._reader = None
             raise StopIteration
         return frame
 
     def close(self) -> None:
         self._closed = True
+        if self._reader is None:
+            return
         try:
             drive(self._reader.close())
         except WouldSuspendError as error:
             self._engine.faults.report(Stage.RECORD, error)
 
     def __del__(self) -> None:
-        if not self._closed:
+        if not self._closed and self._reader is not None:
             drop(self._engine, self._reader)
 
 
