@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,12 +17,13 @@ from underlay.pipeline.attempt import Attempt
 from underlay.pipeline.call import Call
 from underlay.pipeline.circuits import Circuits, Name
 from underlay.pipeline.driver import drive
+from underlay.pipeline.faults import Faults
 from underlay.pipeline.perform import perform
 from underlay.pipeline.ports import Exchange, Mishap, Upstream
 from underlay.pipeline.reader import Body, Reader
 from underlay.pipeline.watch import Watched
 from underlay.providers.recognise import OPENAI_CHAT, Candidate
-from underlay.telemetry.attributes import Ending, Verdict
+from underlay.telemetry.attributes import Ending, Stage, Verdict
 from underlay.telemetry.events import AttemptEnded, CallEnded, CircuitChanged
 from underlay.testing import FakeClock, Recorder
 from underlay.transports.common import BasePorts
@@ -304,3 +306,27 @@ def test_books_of_one_attempt_end_once() -> None:
         reply.reader.drop(0.0)
     assert len(recorder.calls[0].of(AttemptEnded)) == len(recorder.calls[0].of(CallEnded)) == 1
     assert runtime.circuit("m", "openai").view().counts.failures == 0
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.WARNING])
+def test_a_fault_never_logs_what_was_asked(level: int, caplog: pytest.LogCaptureFixture) -> None:
+    """An exception's text may hold a prompt: at no level of logging is it written; where it was raised is, for
+    those who debug."""
+    faults = Faults(lambda _: None)
+    with caplog.at_level(level, "underlay"):
+        for _ in range(3):
+            try:
+                raise KeyError("what was asked")
+            except KeyError as error:
+                faults.report(Stage.CACHE, error)
+    assert "what was asked" not in caplog.text.replace('raise KeyError("what was asked")', "")
+    assert ("test_a_fault_never_logs_what_was_asked" in caplog.text) is (level == logging.DEBUG)
+    assert [record.levelno for record in caplog.records].count(logging.WARNING) == 1
+    assert faults.counts == {Stage.CACHE: 3}
+
+
+def test_addresses_that_read_alike_are_two() -> None:
+    """An IPv6 address with a port is not the longer address without one."""
+    one = Exchange("POST", b"http", "::1", 8080, b"/x", [], b"")
+    two = Exchange("POST", b"http", "::1:8080", None, b"/x", [], b"")
+    assert (one.url, two.url) == (b"http://[::1]:8080/x", b"http://[::1:8080]/x")

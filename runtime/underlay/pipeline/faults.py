@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from traceback import format_tb
 from typing import TYPE_CHECKING
 
 from underlay.telemetry.events import Faulted
@@ -36,6 +37,8 @@ class Faults:
                 "underlay: %s in stage %s; the call went on without it (more are counted, not logged)",
                 name,
                 stage,
-                exc_info=error if _log.isEnabledFor(logging.DEBUG) else None,
             )
+            if _log.isEnabledFor(logging.DEBUG):
+                # Lines of code and never the exception's text, as above.
+                _log.debug("underlay: it was raised here:\n%s", "".join(format_tb(error.__traceback__)))
         self._tell(Faulted(stage, name))

@@ -30,8 +30,11 @@ class Exchange:
     @property
     def url(self) -> bytes:
         """The absolute URL as bytes, for the key."""
+        host = self.host.encode()
+        if b":" in host:
+            host = b"[%b]" % host  # of IPv6: its end and a port would read as one address
         port = b":%d" % self.port if self.port is not None else b""
-        return b"%b://%b%b%b" % (self.scheme, self.host.encode(), port, self.target)
+        return b"%b://%b%b%b" % (self.scheme, host, port, self.target)
 
 
 @dataclass(frozen=True, slots=True)
