@@ -167,5 +167,5 @@ class Chaos(RuleBasedStateMachine):
         self.client.close()
 
 
-Chaos.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Chaos.TestCase.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
 TestChaos = pytest.mark.timeout(120)(Chaos.TestCase)

@@ -100,8 +100,8 @@ class Ports(BasePorts):
 class BodyStream(httpx2.AsyncByteStream):
     """A reply's body: frames as the reader brings them. Ends the call however it is left.
 
-    A body that was read to its end lets go of its reader: the client's response and its stream hold each other,
-    and the answer's frames would wait with them for the garbage collector.
+    A body that was read to its end lets go of its reader: the client's response and its stream hold each
+    other, and the answer's frames would wait with them for the garbage collector.
     """
 
     __slots__ = ("_closed", "_engine", "_reader")
