@@ -3,6 +3,7 @@ clients whose options must count."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import gzip
 import ssl
@@ -654,3 +655,36 @@ def test_what_is_remembered_of_requests_is_bounded() -> None:
     assert len(memo._known) <= 4096
     assert memo.get(b"9999") is memo.get(b"0") is known
     assert memo.get(b"1") is None
+
+
+@pytest.mark.parametrize("family", ["httpx", "httpx2"])
+def test_a_task_that_outlives_the_send_it_was_started_in_is_covered(family: str) -> None:
+    """What a transport starts while it sends passes straight through as long as the send lasts, and is a caller
+    like any other afterwards."""
+    lab = Lab(f"asyncio-{family}").setup([json_reply()])
+    started: list[asyncio.Task[None]] = []
+    sent = asyncio.Event()
+
+    async def scenario() -> None:
+        inner = lab.client()
+        script = lab.script.transport(lab.family, lab.kind)
+
+        async def background() -> None:
+            await lab.post(inner, body={**CHAT_ASK, "seed": 1})  # while the send lasts
+            sent.set()
+            while not answered:
+                await asyncio.sleep(0)
+            await lab.post(inner, body={**CHAT_ASK, "seed": 2})
+
+        async def handle(request: Any) -> Any:
+            started.append(asyncio.ensure_future(background()))
+            await sent.wait()
+            return await script.handle_async_request(request)
+
+        answered: list[Any] = []
+        answered.append(await lab.post(lab.client(lab.transport(handle))))
+        await started[0]
+
+    lab.run(scenario)
+    assert lab.upstream == 3
+    assert len(lab.recorder.calls) == 2

@@ -45,8 +45,8 @@ Examples:
   underlay trace last               see its last call
   underlay doctor -- python app.py  find out why nothing is seen
 
-underlay sits under the LLM clients of a Python program and caches, coalesces, breaks circuits, prices and
-traces their calls. Switch it off with UNDERLAY_DISABLED=1.
+underlay sits under the LLM clients of a Python program and caches, breaks circuits, prices and traces
+their calls. Switch it off with UNDERLAY_DISABLED=1.
 """
 
 

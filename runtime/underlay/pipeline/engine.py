@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import weakref
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from underlay.telemetry.listener import Listener
 
 __all__ = ["Clock", "Engine", "State"]
+
+_log = logging.getLogger("underlay")
 
 
 class Clock(Protocol):
@@ -106,6 +109,12 @@ class Engine:
         )
         if not priced and (provider, model) not in self._unpriced and len(self._unpriced) < 1000:
             self._unpriced.add((provider, model))
+            _log.warning(
+                "underlay: no price for %s/%s in the table of %s: what its calls cost is unknown",
+                provider,
+                model,
+                self.prices.book.date,
+            )
             self.watch.event(Unpriced(provider, model))
         return cost
 

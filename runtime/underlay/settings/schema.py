@@ -118,7 +118,7 @@ class CacheSettings(Pillar):
 
 @dataclass(frozen=True, slots=True)
 class BatchSettings(Pillar):
-    """Windows of calls that are sent together (`llm_batch`)."""
+    """Windows of calls that are sent together (`llm_batch`): accepted, in effect with a later release."""
 
     path: ClassVar[str] = "llm_batch"
 
@@ -133,7 +133,8 @@ class BatchSettings(Pillar):
 
 @dataclass(frozen=True, slots=True)
 class CoalesceSettings(Pillar):
-    """Identical calls in flight share one upstream request (`coalesce`)."""
+    """Identical calls in flight share one upstream request (`coalesce`): accepted, in effect with a later
+    release."""
 
     path: ClassVar[str] = "coalesce"
 

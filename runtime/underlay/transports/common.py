@@ -9,7 +9,7 @@ from underlay.pipeline.ports import Mishap
 from underlay.telemetry.attributes import Ending, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Hashable
+    from collections.abc import Coroutine, Hashable, Sequence
     from contextvars import Token
 
     from underlay.core.cache import Entry
@@ -19,19 +19,24 @@ if TYPE_CHECKING:
 
 __all__ = ["BasePorts", "drop", "enter_send", "leave_send", "sending"]
 
-sending: ContextVar[bool] = ContextVar("underlay_sending", default=False)
-"""True while an attempt of ours is being sent in this context: a transport that forwards through an inner
+sending: ContextVar[Sequence[bool]] = ContextVar("underlay_sending", default=())
+"""Not empty while an attempt of ours is being sent in this context: a transport that forwards through an inner
 client passes the seam again, and must find it open."""
 
+Sent = tuple["Token[Sequence[bool]]", list[bool]]
 
-def enter_send() -> Token[bool]:
+
+def enter_send() -> Sent:
     """Open the seam for this context."""
-    return sending.set(True)
+    open_ = [True]
+    return sending.set(open_), open_
 
 
-def leave_send(token: Token[bool]) -> None:
-    """Close it again. A coroutine that is closed by the garbage collector may end in another context, where
-    there is nothing to close."""
+def leave_send(sent: Sent) -> None:
+    """Close it again, for tasks too that were started meanwhile and took the context with them. A coroutine
+    that is closed by the garbage collector may end in another context, where there is nothing to reset."""
+    token, open_ = sent
+    open_.clear()
     try:
         sending.reset(token)
     except ValueError:
