@@ -12,10 +12,11 @@ import pytest
 import trio
 from transport_lab import CHAT_ASK, CHAT_URL, Lab, json_reply
 
-from underlay import CircuitOpenError
+from underlay import CircuitOpenError, Runtime
 from underlay.pipeline import perform, stages
 from underlay.telemetry.attributes import Stage
 from underlay.telemetry.events import AttemptEnded, CallEnded
+from underlay.testing import FakeClock
 
 WAYS = ["sync", "asyncio", "trio"]
 
@@ -255,3 +256,17 @@ def test_a_call_inside_is_part_of_it() -> None:
     assert lab.runtime.circuit("gpt-4o").state == "closed"
     assert sum(len(call.of(AttemptEnded)) for call in lab.recorder.calls) == 3
     client.close()
+
+
+def test_a_key_that_is_no_text_is_named() -> None:
+    """A key function that returns bytes or an object is an error that says what is allowed, not one of JSON's."""
+    runtime = Runtime(clock=FakeClock())
+
+    @runtime.protect(model="local", provider="local", key=lambda prompt: prompt.encode())  # type: ignore[arg-type,return-value]
+    def local(prompt: str) -> str:
+        return prompt
+
+    with pytest.raises(
+        TypeError, match=r"protect: key\(\.\.\.\) of .*local = bytes: allowed is a str, or None"
+    ):
+        local("hi")

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["BasePorts", "drop", "enter_send", "leave_send", "sending"]
 
 sending: ContextVar[Sequence[bool]] = ContextVar("underlay_sending", default=())
-"""Not empty while an attempt of ours is being sent in this context: a transport that forwards through an inner
-client passes the seam again, and must find it open."""
+"""Not empty while an attempt of ours is being sent in this context: a transport that forwards through an
+inner client passes the seam again, and must find it open."""
 
 Sent = tuple["Token[Sequence[bool]]", list[bool]]
 

@@ -82,7 +82,12 @@ def candidate_for(provider: str) -> Candidate:
 
 
 def exchange_for(provider: str, name: str, model: str, key: str | None) -> Exchange:
-    """A call of the callable `name` as an exchange. Without a key its answer is not kept."""
+    """A call of the callable `name` as an exchange. Without a key its answer is not kept.
+
+    Raises TypeError for a key that is not text: what stands for an answer must be the same bytes every time.
+    """
+    if key is not None and not isinstance(key, str):
+        raise TypeError(f"protect: key(...) of {name} = {type(key).__name__}: allowed is a str, or None")
     fields = {"model": model} if key is None else {"model": model, "key": key}
     return Exchange("CALL", b"python", provider, None, b"/" + name.encode(), (), json.dumps(fields).encode())
 
