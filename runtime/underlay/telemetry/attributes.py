@@ -203,7 +203,6 @@ COST = Attribute("underlay.cost.amount", "double", "What the provider charges fo
 SAVED = Attribute(
     "underlay.cost.saved", "double", "What the call would have cost without underlay, in US dollars"
 )
-PRICE_DATE = Attribute("underlay.cost.price_date", "string", "Date of the price table")
 LINK_ROLE = Attribute(
     "underlay.link.role", "string", "What a linked span is to this one", ("generated", "cause")
 )
