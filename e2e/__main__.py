@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from e2e.board import Prometheus, dashboards
 from e2e.report import Report
 from e2e.run import play
 from underlay.stack import StackError, bundle_root, down, stack_bin, up
+from underlay.stack.ports import ports_of
 
 ROOT = Path(__file__).parent.parent
 SERVERS = ("otelcol", "prometheus", "jaeger")
@@ -34,6 +37,16 @@ def binaries(report: Report) -> bool:
     with report.step("build the servers"):
         built = subprocess.run([sys.executable, str(ROOT / "scripts" / "build_stack.py")], check=False)
     return built.returncode == 0
+
+
+def own_ports() -> dict[str, str]:
+    """Ports that nobody else would send telemetry to: on the usual ones any program under `underlay run` would."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in ports_of("native")]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        numbers = [str(one.getsockname()[1]) for one in sockets]
+    return dict(zip((port.variable for port in ports_of("native")), numbers, strict=True))
 
 
 def main() -> int:
@@ -50,7 +63,7 @@ def main() -> int:
         )
         return 3
     with tempfile.TemporaryDirectory(prefix="underlay-e2e-") as scratch:
-        environ = dict(os.environ) | {"UNDERLAY_STACK_HOME": str(Path(scratch) / "stack")}
+        environ = dict(os.environ) | own_ports() | {"UNDERLAY_STACK_HOME": str(Path(scratch) / "stack")}
         try:
             with report.step("start the stack"):
                 started = up(any_ports=True, mode="native", environ=environ)

@@ -30,21 +30,25 @@ def play(service: str, endpoint: str, folder: Path, extra: Mapping[str, str] | N
         seed=3, latency=pace, latency_by_model={CLAUDE: Latency(first_token=0.7), CHAT: pace}
     )
     with Simulator(options) as simulator:
-        environment = os.environ | {
-            "OPENAI_BASE_URL": f"{simulator.url}/v1",
-            "OPENAI_API_KEY": "any",
-            "ANTHROPIC_BASE_URL": simulator.url,
-            "ANTHROPIC_API_KEY": "any",
-            "OTEL_SERVICE_NAME": service,
-            "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
-            "UNDERLAY_TELEMETRY__FILE": "always",
-            "UNDERLAY_TELEMETRY__DIRECTORY": str(folder / service),
-            "UNDERLAY_LLM_CACHE__MAXSIZE": str(MAXSIZE),
-            "UNDERLAY_CIRCUIT_BREAKER__RECOVERY_TIMEOUT": str(RECOVERY),
-            # Off by default in the SDK: Anthropic's own span would be the call's, and its search tags another
-            # library's.
-            "ANTHROPIC_OPEN_TELEMETRY": "false",
-        }
+        environment = (
+            os.environ
+            | {
+                "OPENAI_BASE_URL": f"{simulator.url}/v1",
+                "OPENAI_API_KEY": "any",
+                "ANTHROPIC_BASE_URL": simulator.url,
+                "ANTHROPIC_API_KEY": "any",
+                "OTEL_SERVICE_NAME": service,
+                "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+                "UNDERLAY_TELEMETRY__FILE": "always",
+                "UNDERLAY_TELEMETRY__EXIT_TIMEOUT": "10",  # what is counted here must not be lost to a busy machine
+                "UNDERLAY_TELEMETRY__DIRECTORY": str(folder / service),
+                "UNDERLAY_LLM_CACHE__MAXSIZE": str(MAXSIZE),
+                "UNDERLAY_CIRCUIT_BREAKER__RECOVERY_TIMEOUT": str(RECOVERY),
+                # Off by default in the SDK: Anthropic's own span would be the call's, and its search tags another
+                # library's.
+                "ANTHROPIC_OPEN_TELEMETRY": "false",
+            }
+        )
         command = [
             str(Path(sys.executable).with_name("underlay")),
             "run",

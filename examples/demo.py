@@ -42,6 +42,8 @@ OUTAGE_MODEL = "gpt-4o"
 OUTAGE_FROM, OUTAGE_FOR = 3.0, 4.0  # seconds after the first call
 RECOVERY = "3"  # seconds: the demo's recovery timeout
 UNDERLAY = str(Path(sys.executable).with_name("underlay"))
+# As it can be typed here: the environment of `make demo` is not on the path of the shell that ran it.
+TYPED = "underlay" if shutil.which("underlay") == UNDERLAY else os.path.relpath(UNDERLAY)
 PILLARS = ("LLM_CACHE", "LLM_BATCH", "COALESCE", "CIRCUIT_BREAKER")
 
 
@@ -105,6 +107,7 @@ def run(
             "ANTHROPIC_API_KEY": "demo",
             "OTEL_SERVICE_NAME": f"chat-app-{name}",
             "UNDERLAY_TELEMETRY__FILE": "always",
+            "UNDERLAY_TELEMETRY__EXIT_TIMEOUT": "5",  # the numbers below must not miss the last second
             "UNDERLAY_TELEMETRY__DIRECTORY": str(telemetry),
             "UNDERLAY_CIRCUIT_BREAKER__RECOVERY_TIMEOUT": RECOVERY,
         }
@@ -130,9 +133,13 @@ def run(
         return Run(summarise(spans), spans, simulator.counts().total.requests)
 
 
+def _answered(summary: Summary) -> int:
+    return summary.calls - summary.refused - summary.failed
+
+
 def table(before: Run, after: Run) -> Table:
     """Before and after, side by side."""
-    drawn = Table(title="the same program, without and with underlay", title_justify="left")
+    drawn = Table(title="the same program, with every pillar off and with all on", title_justify="left")
     for column in ("", "before", "after"):
         drawn.add_column(column, justify="left" if not column else "right")
 
@@ -144,14 +151,16 @@ def table(before: Run, after: Run) -> Table:
         # Of answered calls only: refusals are quick, and would flatter it.
         return lambda summary: getattr(summary.answered_latency, percentile, None)
 
-    row("calls", lambda s: s.calls)
+    row("calls (each retry of an SDK is one)", lambda s: s.calls)
     row("upstream calls", lambda s: s.upstream_calls)
-    row("answered from the cache", lambda s: s.hits)
+    row("answered", _answered)
+    row("  of these from the cache", lambda s: s.hits)
     for percentile in ("p50", "p95", "p99"):
         row(f"{percentile} of answered calls, ms", latency(f"{percentile}_ms"), "{:,.0f}")
     row("input tokens paid", lambda s: s.input_tokens)
     row("output tokens paid", lambda s: s.output_tokens)
     row("cost, $", lambda s: s.cost_usd, "{:.4f}")
+    row("cost of one answer, $", lambda s: (s.cost_usd or 0) / max(1, _answered(s)), "{:.5f}")
     row("saved, $", lambda s: s.saved_usd, "{:.4f}")
     row("refused at once", lambda s: s.refused)
     row("failed", lambda s: s.failed)
@@ -231,12 +240,14 @@ def main() -> int:
     timeline(after, console)
     one_trace(after, folder / "after", console)
     print("\nnext")
-    print(f"  underlay traces --from {folder / 'after'}   every call of the run")
-    print("  underlay run -- python your_app.py           the same under your own program")
-    print("  underlay doctor                              what is covered, and where telemetry goes")
-    print(
-        "  underlay stack up, then make demo            the same on dashboards: Prometheus, Jaeger, Grafana"
+    steps = (
+        (f"traces --from {folder / 'after'}", "every call of the run"),
+        ("run -- python your_app.py", "the same under your own program"),
+        ("doctor", "what is covered, and where telemetry goes"),
+        ("stack up, then make demo", "the same on dashboards: Prometheus, Jaeger, Grafana"),
     )
+    for command, what in steps:
+        print(f"  {TYPED} {command:<38} {what}")
     return 0 if agree else 1
 
 

@@ -200,3 +200,14 @@ def test_the_folder_is_the_settings_own(invoke: INVOKE, path: Path, monkeypatch:
     """Without `--from`, the folder that the settings name is read."""
     monkeypatch.setenv("UNDERLAY_TELEMETRY__DIRECTORY", str(path.parent))
     assert len(_ids(invoke("traces", "--json"))) == 5
+
+
+def test_an_empty_folder_says_where_telemetry_goes_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke: Any
+) -> None:
+    """With an endpoint set, nothing comes to the folder: the sentence names it, and the next command keeps a file too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector.example:4318")
+    result = invoke("traces")
+    assert "`underlay run` sends it to http://collector.example:4318" in result.output
+    assert "UNDERLAY_TELEMETRY__FILE=always underlay run -- python app.py" in result.output

@@ -15,7 +15,7 @@ from underlay.settings import Settings, load
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["endpoint_of", "examine_exporter", "listening", "without_credentials"]
+__all__ = ["elsewhere", "endpoint_of", "examine_exporter", "listening", "without_credentials"]
 
 _ALLOW_FILE: Final = "export UNDERLAY_TELEMETRY__FILE=auto"
 _COLLECTOR: Final = ("localhost", 4318)
@@ -53,6 +53,14 @@ def _destination(environ: Mapping[str, str]) -> tuple[str, str]:
     if exporter:
         return f"to the exporter {exporter} (OTEL_TRACES_EXPORTER)", ""
     return ("to http://localhost:4318, where something listens", "") if listening(*_COLLECTOR) else ("", "")
+
+
+def elsewhere(environ: Mapping[str, str]) -> str:
+    """Where `underlay run` sends traces now instead of to the local file, as "to …"; empty when the file is
+    where they go.
+    """
+    told, _ = _destination(environ)
+    return "" if _local_file()[1] == "always" else told
 
 
 def _local_file() -> tuple[Path, str]:

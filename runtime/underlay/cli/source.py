@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
+from underlay.cli.destination import elsewhere
 from underlay.cli.telemetry_file import TelemetryFiles, locate
 
 __all__ = [
@@ -72,6 +74,10 @@ def open_files(source: Path | None) -> TelemetryFiles:
 
 def nothing_in(place: Path) -> tuple[str, str]:
     """The sentence for a place without telemetry, and the next command."""
+    told = elsewhere(os.environ)
+    if told:
+        sentence = f"No telemetry in {place}: `underlay run` sends it {told}."
+        return sentence, "UNDERLAY_TELEMETRY__FILE=always underlay run -- python app.py"
     return f"No telemetry in {place} yet.", "underlay run -- python app.py"
 
 

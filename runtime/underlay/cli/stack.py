@@ -58,7 +58,7 @@ def up(any_ports: bool, mode: str | None, as_json: bool, quiet: bool) -> None:
         _fail(error)
     _show(started, as_json)
     if not as_json:
-        next_steps(quiet, "underlay run -- python app.py", "underlay stack down")
+        next_steps(quiet, f"{_pointer(started)}underlay run -- python app.py", "underlay stack down")
 
 
 @stack.command(short_help="Stop it; data stays unless told otherwise.")
@@ -121,6 +121,12 @@ def logs(service: str, lines: int, follow: bool) -> None:
         _fail(error)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _pointer(found: Status) -> str:
+    """What a program needs to be told to find a Collector that is not on the usual port."""
+    endpoint = found.endpoints["otlp_http"] or ""
+    return "" if endpoint.endswith(":4318") else f"OTEL_EXPORTER_OTLP_ENDPOINT={endpoint} "
 
 
 def _show(found: Status, as_json: bool) -> None:
