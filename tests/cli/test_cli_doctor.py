@@ -294,3 +294,13 @@ def test_a_script_names_its_python(tmp_path: Path) -> None:
     found = interpreter_of([str(script)])
     assert found is not None
     assert Path(found[0]).name == "python3"
+
+
+def test_a_program_that_is_switched_off_is_no_failure(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """UNDERLAY_DISABLED is a decision: the doctor notes it and names the way back, and exits 0."""
+    monkeypatch.setenv("UNDERLAY_DISABLED", "1")
+    done = command("doctor", "--json", "--", sys.executable, "-c", "pass")
+    found = {finding["code"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert done.returncode == 0
+    assert found["startup.started"]["level"] == "note"
+    assert found["startup.started"]["fix"] == "unset UNDERLAY_DISABLED"

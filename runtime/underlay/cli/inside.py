@@ -71,6 +71,9 @@ def startup() -> Finding:
 
     if installed():
         return Finding("startup", "startup.started", "ok", "underlay starts in this program")
+    if _switched_off():
+        evidence = "underlay is switched off, so this program runs without it"
+        return Finding("startup", "startup.started", "note", evidence, "unset UNDERLAY_DISABLED")
     if sys.flags.ignore_environment:
         evidence = "Python's option -I or -E ignores PYTHONPATH, so underlay is not started"
         return Finding("startup", "startup.started", "fail", evidence, "start python without -I and -E")
@@ -81,6 +84,16 @@ def startup() -> Finding:
         "underlay does not start in this program",
         "underlay config show",
     )
+
+
+def _switched_off() -> bool:
+    from underlay.errors import SettingsError
+    from underlay.settings import load
+
+    try:
+        return load().settings.disabled
+    except SettingsError:
+        return False  # the settings' own group says what is wrong
 
 
 def interpreter_of(command: Sequence[str]) -> list[str] | None:
