@@ -7,6 +7,7 @@ What differs between the kinds is in `calls`. Nothing here is attached to the co
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from time import time_ns
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,7 @@ class Attached:
             return
 
 
-class CallHandle:
+class CallHandle(ABC):
     """What all calls share: the order of the events, the points, the end."""
 
     __slots__ = (
@@ -153,9 +154,9 @@ class CallHandle:
         except Exception as error:  # noqa: BLE001 - telemetry never raises into a call
             fault(f"telemetry of {type(event).__name__}", error)
 
+    @abstractmethod
     def _put(self, ours: describe.Attributes, theirs: describe.Attributes | None = None) -> None:
         """Set attributes where this call's story is told."""
-        raise NotImplementedError
 
     def _on_hit(self, event: CacheLooked, ours: describe.Attributes) -> None:
         """A hit under another instrumentation's span is a small span of its own, linked to what generated the
@@ -173,7 +174,7 @@ class CallHandle:
         )
         span.end()
 
-    def _finish(self, event: CallEnded) -> None:
+    def _finish(self, event: CallEnded) -> None:  # noqa: B027 only a call with a span of its own has one to end
         """The span's end, where the span is ours."""
 
     def _looked(self, event: CacheLooked) -> None:

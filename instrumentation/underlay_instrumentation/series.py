@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING
 
 from underlay.telemetry import attributes as a
 from underlay.telemetry import spans
+from underlay.telemetry.attributes import OTHER
 
 if TYPE_CHECKING:
     from underlay.telemetry.attributes import BatchMode, CacheResult, TokenType
     from underlay.telemetry.events import CallStarted
 
-__all__ = ["OTHER", "Labels", "Names", "Series", "SeriesTable"]
+__all__ = ["Labels", "Names", "Series", "SeriesTable"]
 
 Labels = dict[str, str | int]
 """A label set as instruments take it. Shared: nobody changes one after it was made."""
-
-OTHER = "other"
-"""The name under which all names beyond a bound are counted together."""
 
 _SERIES_MAX = 512
 _SETS_MAX = 512

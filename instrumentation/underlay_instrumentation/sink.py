@@ -96,11 +96,6 @@ class Sink:
             self._resolve(*providers)
         return self.live
 
-    @property
-    def settled(self) -> bool:
-        """Whether there is nothing left to wait for."""
-        return self.tracer is not None
-
     def _resolve(self, tracers: TracerProvider, meters: MeterProvider) -> None:
         if configured(tracers):
             tracer = tracers.get_tracer(SCOPE, VERSION, SCHEMA_URL[self._generation])

@@ -42,7 +42,6 @@ __all__ = ["Answer", "Library"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Prompt = "str | Sequence[Mapping[str, object]]"
 _TIMEOUT = 600.0  # seconds: the official SDKs' own default for one call
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from underlay.telemetry.attributes import CacheResult, TokenType, Verdict
+from underlay.telemetry.attributes import OTHER, CacheResult, TokenType, Verdict
 from underlay.telemetry.events import (
     AttemptEnded,
     AttemptStarted,
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OTHER", "ModelStats", "Statistics", "percentile"]
 
-OTHER = "other"
-"""Where models beyond the bound are counted together."""
 _TYPES_LIMIT = 50  # kinds of error told apart per model
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from underlay.cli.span_model import Span, decode_line
-from underlay.cli.summary import circuit_timeline, percentile, percentiles, summarise
+from underlay.cli.summary import circuit_timeline, percentiles, summarise
+from underlay.metrics import percentile
 from underlay.telemetry import attributes as a
 from underlay.telemetry.spans import TRANSITION
 

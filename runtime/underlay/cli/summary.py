@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from underlay.cli.facts import error_of
 from underlay.cli.span_model import Span, is_call
+from underlay.metrics import percentile
 from underlay.telemetry import attributes as a
 from underlay.telemetry.attributes import CacheResult, CircuitState
 from underlay.telemetry.spans import TRANSITION
@@ -24,7 +25,6 @@ __all__ = [
     "Percentiles",
     "Summary",
     "circuit_timeline",
-    "percentile",
     "percentiles",
     "summarise",
 ]
@@ -141,21 +141,11 @@ def percentiles(seconds: Sequence[float]) -> Percentiles | None:
     """The 50th, 95th and 99th percentile of durations in seconds, in milliseconds; None when there are
     none.
     """
-    if not seconds:
-        return None
     ordered = sorted(seconds)
-    p50, p95, p99 = (percentile(ordered, share) * 1000 for share in (0.50, 0.95, 0.99))
-    return Percentiles(p50, p95, p99)
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """Exact percentile of ascending values by linear interpolation between the two nearest ranks (Hyndman &
-    Fan 1996, type 7).
-    """
-    place = (len(ordered) - 1) * share
-    below = math.floor(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+    p50, p95, p99 = (percentile(ordered, share) for share in (0.50, 0.95, 0.99))
+    if p50 is None or p95 is None or p99 is None:
+        return None
+    return Percentiles(p50 * 1000, p95 * 1000, p99 * 1000)
 
 
 def _total(counts: Sequence[int | None]) -> int | None:

@@ -99,11 +99,6 @@ class Attempt:
             self._observer = None
             self._engine.faults.report(Stage.STREAM, error)
 
-    @property
-    def terminal_seen(self) -> bool:
-        """The dialect's terminal event has passed: whatever comes now, the answer is whole."""
-        return self._observer is not None and self._observer.ended
-
     def failed(self, mishap: Mishap, now: float) -> None:
         """The request got no reply, or was given up before one came."""
         if not self._ended:

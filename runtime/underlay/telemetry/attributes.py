@@ -13,6 +13,7 @@ from enum import StrEnum
 
 __all__ = [
     "ALL",
+    "OTHER",
     "Attribute",
     "BatchMode",
     "CacheResult",
@@ -22,6 +23,10 @@ __all__ = [
     "TokenType",
     "Verdict",
 ]
+
+
+OTHER = "other"
+"""The label value under which names beyond a bound are counted together: models, kinds of error."""
 
 
 class CacheResult(StrEnum):
