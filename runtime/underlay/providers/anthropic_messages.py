@@ -35,6 +35,7 @@ class AnthropicMessages:
     family = "anthropic"
     suffix = "/v1/messages"
     required: tuple[str, ...] = ("model", "messages", "max_tokens")
+    merger = None
 
     def ask(self, body: Mapping[str, object]) -> Ask | None:
         """What a message asks for; None without a model, a list of messages and `max_tokens`."""

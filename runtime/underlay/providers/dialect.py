@@ -6,12 +6,26 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from underlay.core.usage import Billing
     from underlay.telemetry.events import Usage
 
-__all__ = ["Ask", "Dialect", "Observer", "Outcome"]
+__all__ = ["Ask", "Dialect", "Inputs", "Merger", "Observer", "Outcome"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The inputs of a request that may leave in one upstream request with those of others.
+
+    `field` is the body field that holds them, `kind` what they are ("text", "tokens"): kinds never mix.
+    `tokens` is an upper estimate for all of them.
+    """
+
+    field: str
+    kind: str
+    count: int
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +34,7 @@ class Ask:
 
     `operation` is the GenAI operation name. `uncacheable` is why the answer must not be stored or replayed,
     empty when it may be. `deterministic` is true at temperature 0 or with a seed. `parameters` are request
-    attributes of the conventions by key.
+    attributes of the conventions by key. `inputs` is None where the request cannot be merged with others.
     """
 
     operation: str
@@ -29,6 +43,7 @@ class Ask:
     deterministic: bool
     uncacheable: str = ""
     parameters: Mapping[str, object] = field(default_factory=dict)
+    inputs: Inputs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +89,39 @@ class Observer(Protocol):
         ...
 
 
+class Merger(Protocol):
+    """Makes one request of several that differ in their inputs alone, and several replies of its reply. All
+    bodies are JSON text; what is not an input or a position in the reply stays as it was sent, to the byte.
+    """
+
+    def bounds(self, provider: str) -> tuple[int, int]:
+        """Most inputs and most tokens that this provider takes in one request."""
+        ...
+
+    def merge(self, bodies: Sequence[bytes]) -> bytes:
+        """The body of the one request: the first body with everybody's inputs, in order."""
+        ...
+
+    def split(self, reply: bytes, bodies: Sequence[bytes]) -> list[bytes] | None:
+        """The reply of each, as it would have been alone; None when count or positions do not match the
+        inputs."""
+        ...
+
+    def singles(self, body: bytes) -> list[tuple[bytes, ...]]:
+        """For each input of a list, the bodies that ask for it alone, the likeliest first; empty when the
+        body is not a list of several inputs."""
+        ...
+
+    def without(self, body: bytes, places: Sequence[int]) -> bytes:
+        """The body without the inputs at these places."""
+        ...
+
+    def fill(self, singles: Mapping[int, bytes], reply: bytes) -> bytes | None:
+        """The reply to the whole list: replies to single inputs by their place, and the reply to what was
+        left. None when they do not fit together."""
+        ...
+
+
 class Dialect(Protocol):
     """One API of one family: `name` like "openai.chat", `family` "openai" or "anthropic" (the wire shape),
     `suffix` the path's end, `required` the body fields without which a request on an unknown host is not this
@@ -83,6 +131,7 @@ class Dialect(Protocol):
     family: str
     suffix: str
     required: tuple[str, ...]
+    merger: Merger | None
 
     def ask(self, body: Mapping[str, object]) -> Ask | None:
         """What the request asks for, or None when the body is not one of this API."""

@@ -53,6 +53,7 @@ class OpenAIChat:
     family = "openai"
     suffix = "/chat/completions"
     required: tuple[str, ...] = ("model", "messages")
+    merger = None
 
     def ask(self, body: Mapping[str, object]) -> Ask | None:
         """What a chat completion asks for; None without a model and a list of messages."""

@@ -36,6 +36,7 @@ class OpenAIEmbeddings:
     family = "openai"
     suffix = "/embeddings"
     required: tuple[str, ...] = ("model", "input")
+    merger = None
 
     def ask(self, body: Mapping[str, object]) -> Ask | None:
         """What an embeddings request asks for; None without a model and an input (a string, or a list of

@@ -40,6 +40,7 @@ class OpenAIResponses:
     family = "openai"
     suffix = "/responses"
     required: tuple[str, ...] = ("model", "input")
+    merger = None
 
     def ask(self, body: Mapping[str, object]) -> Ask | None:
         """What a response asks for; None without a model and an input."""

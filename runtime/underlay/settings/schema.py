@@ -35,6 +35,7 @@ Dialect: TypeAlias = Literal["openai", "anthropic"]
 Sampling: TypeAlias = Literal["any", "deterministic"]
 Recognise: TypeAlias = Literal["any", "known"]
 Conventions: TypeAlias = Literal["released", "upcoming"]
+Linger: TypeAlias = Literal["adaptive", "fixed", "learned"]
 LocalFile: TypeAlias = Literal["auto", "always", "never"]
 
 _DIALECTS: Final = ("openai", "anthropic")
@@ -118,7 +119,7 @@ class CacheSettings(Pillar):
 
 @dataclass(frozen=True, slots=True)
 class BatchSettings(Pillar):
-    """Windows of calls that are sent together (`llm_batch`): accepted, in effect with a later release."""
+    """Windows of calls that are sent together (`llm_batch`)."""
 
     path: ClassVar[str] = "llm_batch"
 
@@ -129,14 +130,38 @@ class BatchSettings(Pillar):
         default=50.0,
         metadata=duration("How long a window stays open for more members.", unit="ms", high=3_600_000),
     )
+    linger: Linger = field(
+        default="adaptive",
+        metadata=choice(
+            "adaptive opens a window only while a call like it is in flight, and only for calls that can be "
+            "merged: a lone call never waits; fixed holds every call for the window; learned follows arrival "
+            "rate and latency within the bounds.",
+            ("adaptive", "fixed", "learned"),
+        ),
+    )
+    merge_max_inputs: int = field(
+        default=256,
+        metadata=count(
+            "Inputs of a merged request, unless linger is fixed; the provider's own limits hold too.",
+            "inputs",
+            high=100_000,
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class CoalesceSettings(Pillar):
-    """Identical calls in flight share one upstream request (`coalesce`): accepted, in effect with a later
-    release."""
+    """Identical calls in flight share one upstream request (`coalesce`)."""
 
     path: ClassVar[str] = "coalesce"
+
+    wait_timeout: float = field(
+        default=60.0,
+        metadata=duration(
+            "Longest wait for an identical call of another event loop or process before this one is sent "
+            "after all; also how long such a call is believed to be alive without a sign of it."
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)

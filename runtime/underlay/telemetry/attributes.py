@@ -16,6 +16,7 @@ __all__ = [
     "OTHER",
     "Attribute",
     "BatchMode",
+    "BatchTrigger",
     "CacheResult",
     "CircuitState",
     "Ending",
@@ -46,6 +47,16 @@ class BatchMode(StrEnum):
     ALONE = "alone"
     MERGED = "merged"
     RELEASED = "released"
+
+
+class BatchTrigger(StrEnum):
+    """What closed a window: it was full, its time was over, nothing was in flight any more, or a member could
+    not wait longer."""
+
+    SIZE = "size"
+    TIME = "time"
+    IDLE = "idle"
+    DEADLINE = "deadline"
 
 
 class CircuitState(StrEnum):
@@ -179,7 +190,31 @@ CACHE_STORED = Attribute("underlay.cache.stored", "boolean", "Whether the answer
 EVICTION_REASON = Attribute(
     "underlay.cache.eviction.reason", "string", "Which bound was reached", ("entries", "bytes")
 )
+COALESCE_WAIT = Attribute(
+    "underlay.coalesce.wait", "double", "Seconds until the call had the first bytes of another call's answer"
+)
+COALESCE_OBSERVED = Attribute(
+    "underlay.coalesce.observed", "string", "What observed coalescing would have done", ("coalesced",)
+)
 BATCH_MODE = Attribute("underlay.batch.mode", "string", "How the call was dispatched", _values(BatchMode))
+BATCH_OBSERVED = Attribute(
+    "underlay.batch.observed",
+    "string",
+    "How an observed window would have sent the call",
+    ("merged", "released"),
+)
+BATCH_TRIGGER = Attribute("underlay.batch.trigger", "string", "What closed the window", _values(BatchTrigger))
+BATCH_SIZE = Attribute("underlay.batch.size", "int", "Calls that left their window together")
+BATCH_INPUTS = Attribute("underlay.batch.inputs", "int", "Inputs of the merged request")
+BATCH_FILL = Attribute("underlay.batch.fill", "double", "Share of the window's bound that was filled, 0 to 1")
+BATCH_WAIT = Attribute(
+    "underlay.batch.wait", "double", "Seconds in the window: of a call, or of the dispatch's first member"
+)
+BATCH_PART = Attribute(
+    "underlay.batch.part",
+    "int",
+    "Number of this span among those of one dispatch, from 1, when it has several",
+)
 CIRCUIT_STATE = Attribute(
     "underlay.circuit_breaker.state", "string", "State of the circuit", _values(CircuitState)
 )
@@ -209,7 +244,10 @@ SAVED = Attribute(
     "underlay.cost.saved", "double", "What the call would have cost without underlay, in US dollars"
 )
 LINK_ROLE = Attribute(
-    "underlay.link.role", "string", "What a linked span is to this one", ("generated", "cause")
+    "underlay.link.role",
+    "string",
+    "What a linked span is to this one",
+    ("generated", "cause", "leader", "member", "dispatch"),
 )
 STAGE = Attribute("underlay.stage", "string", "Stage of a call's life", _values(Stage))
 

@@ -10,7 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from underlay.telemetry.attributes import BatchMode, CacheResult, CircuitState, Ending, Stage, Verdict
+from underlay.telemetry.attributes import (
+    BatchMode,
+    BatchTrigger,
+    CacheResult,
+    CircuitState,
+    Ending,
+    Stage,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,12 +26,16 @@ if TYPE_CHECKING:
 __all__ = [
     "AttemptEnded",
     "AttemptStarted",
+    "BatchEnded",
+    "BatchStarted",
+    "Batched",
     "CacheLooked",
     "CallEnded",
     "CallEvent",
     "CallStarted",
     "CircuitChanged",
     "CircuitRefused",
+    "Coalesced",
     "Faulted",
     "ProcessEvent",
     "Unpriced",
@@ -86,6 +98,29 @@ class CacheLooked:
 
 
 @dataclass(frozen=True, slots=True)
+class Coalesced:
+    """The call has the first bytes of an answer that another call asked for: `origin` is that call, `wait`
+    the seconds it took to get them. `observed`: coalescing only watches, and the call is sent."""
+
+    origin: bytes
+    wait: float
+    observed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batched:
+    """The call left its window after `wait` seconds, with `size` calls in all. `origin` is the dispatch.
+    `observed`: windows only watch, and the call went on at once."""
+
+    mode: BatchMode
+    trigger: BatchTrigger
+    wait: float
+    size: int
+    origin: bytes = b""
+    observed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class CircuitRefused:
     """The circuit did not let the call through. `observed`: the breaker only watches, and the call was
     sent."""
@@ -104,7 +139,11 @@ class AttemptStarted:
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnded:
-    """One upstream body ended, once, however many readers it had."""
+    """One upstream body ended, once, however many readers it had.
+
+    `sent` is false for a call whose answer was split off a merged reply that another member asked for: usage
+    and cost are this call's part, and the request counts with the member that sent it.
+    """
 
     number: int
     duration: float
@@ -118,6 +157,7 @@ class AttemptEnded:
     finish_reasons: tuple[str, ...] = ()
     stored: bool = False
     store_reason: str = ""
+    sent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +165,8 @@ class CallEnded:
     """The call ended for its caller: the last event of a handle.
 
     `first_chunk` and `chunk_interval` (mean) are seconds and only known for streams. `error_type` is empty on
-    success. `trace_id` is 32 hexadecimal digits, empty without a trace.
+    success. `trace_id` is 32 hexadecimal digits, empty without a trace. `saved_usd` and `saved_usage` belong
+    to a coalesced call: what its own request would have cost.
     """
 
     result: CacheResult
@@ -138,9 +179,47 @@ class CallEnded:
     chunk_interval: float | None = None
     batch_mode: BatchMode = BatchMode.ALONE
     trace_id: str = ""
+    saved_usd: float | None = None
+    saved_usage: Usage | None = None
 
 
-CallEvent = CacheLooked | CircuitRefused | AttemptStarted | AttemptEnded | CallEnded
+@dataclass(frozen=True, slots=True)
+class BatchStarted:
+    """A window was closed by `trigger` and leaves: `merged` into one upstream request, or `released`, each
+    member in its own call.
+
+    `members` are the origins of its calls, in their order. `capacity` is the bound that counts for it, in
+    calls or (merged) in inputs, and `filled` how much of it is. `wait` is how long the first member waited,
+    in seconds.
+    """
+
+    provider: str
+    operation: str
+    model: str
+    mode: BatchMode
+    trigger: BatchTrigger
+    members: tuple[bytes, ...]
+    inputs: int
+    filled: int
+    capacity: int
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchEnded:
+    """The dispatch is over: a merged reply was split, or failed; released members are on their way.
+
+    `apart`: the members are sent one by one after all, because the request was refused as a whole or the
+    reply does not fit.
+    """
+
+    duration: float
+    status: int | None = None
+    error_type: str = ""
+    apart: bool = False
+
+
+CallEvent = CacheLooked | Coalesced | Batched | CircuitRefused | AttemptStarted | AttemptEnded | CallEnded
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from underlay.telemetry.events import CallEvent, CallStarted, ProcessEvent
+    from underlay.telemetry.events import BatchEnded, BatchStarted, CallEvent, CallStarted, ProcessEvent
 
-__all__ = ["Handle", "Listener", "QuietHandle"]
+__all__ = ["Dispatch", "DispatchListener", "Handle", "Listener", "QuietHandle"]
 
 _NOTHING = nullcontext()
 
@@ -38,6 +38,23 @@ class Handle(Protocol):
         ...
 
 
+class Dispatch(Protocol):
+    """A listener's hold on one dispatch of a window. Methods are called in the context of the member that
+    sends."""
+
+    def attempt(self) -> AbstractContextManager[object]:
+        """Entered around the send of a merged request."""
+        ...
+
+    def origin(self) -> bytes:
+        """Opaque bytes that identify this dispatch to the same listener: its members are told them."""
+        ...
+
+    def event(self, event: BatchEnded) -> None:
+        """The dispatch is over."""
+        ...
+
+
 class Listener(Protocol):
     """Watches calls and the process. Whatever it raises is counted and dropped; it cannot change a call."""
 
@@ -47,6 +64,14 @@ class Listener(Protocol):
 
     def event(self, event: ProcessEvent) -> None:
         """Something happened that belongs to no single call."""
+        ...
+
+
+class DispatchListener(Listener, Protocol):
+    """A listener that is told of windows too. A listener need not have the method."""
+
+    def dispatch(self, started: BatchStarted) -> Dispatch | None:
+        """A window leaves. Called in the context of the member that sends. None: not interested."""
         ...
 
 

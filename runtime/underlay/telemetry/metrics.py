@@ -31,6 +31,14 @@ TOKEN_BUCKETS: tuple[float, ...] = tuple(float(4**power) for power in range(14))
 STATE_BUCKETS: tuple[float, ...] = (0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400)
 """Seconds a circuit stays in one state: a probe's round trip up to a day."""
 
+BATCH_BUCKETS: tuple[float, ...] = (1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 100, 200, 500, 1000)
+"""Calls of a dispatch."""
+
+WAIT_BUCKETS: tuple[float, ...] = (
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.16, 0.32, 0.64, 1.28, 5.12, 20.48,
+)  # fmt: skip
+"""Seconds in a window: fine around the 50 ms that it stays open."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -70,6 +78,19 @@ OUTPUT_CHUNK = Metric(
 TIME_SAVED = Metric(
     "time_saved", "underlay.cache.time_saved", "s", "histogram",
     "Time that a hit saved: the first answer's duration less the hit's", _MODEL, DURATION_BUCKETS,
+)  # fmt: skip
+COALESCE_WAIT = Metric(
+    "coalesce_wait", "underlay.coalesce.wait.duration", "s", "histogram",
+    "Time until a coalesced call had the first bytes of another call's answer", _MODEL, DURATION_BUCKETS,
+)  # fmt: skip
+BATCH_SIZE = Metric(
+    "batch_size", "underlay.batch.size", "{call}", "histogram",
+    "Calls that left a window together, one point a dispatch",
+    (*_MODEL, a.BATCH_MODE, a.BATCH_TRIGGER), BATCH_BUCKETS,
+)  # fmt: skip
+BATCH_WAIT = Metric(
+    "batch_wait", "underlay.batch.wait.duration", "s", "histogram",
+    "Time that a call waited in a window", (*_MODEL, a.BATCH_MODE, a.BATCH_TRIGGER), WAIT_BUCKETS,
 )  # fmt: skip
 STATE_DURATION = Metric(
     "state_duration", "underlay.circuit_breaker.state.duration", "s", "histogram",
@@ -123,6 +144,9 @@ BYTES = Metric("bytes", "underlay.cache.size", "By", "gauge", "Bytes in the resp
 BYTES_LIMIT = Metric(
     "bytes_limit", "underlay.cache.size.limit", "By", "gauge", "Most bytes the cache keeps", ()
 )
+QUEUED = Metric(
+    "queued", "underlay.batch.queued", "{call}", "gauge", "Calls that wait in an open window", _MODEL
+)
 CIRCUIT = Metric(
     "circuit", "underlay.circuit_breaker.state", "1", "gauge",
     "1 for the state that a circuit is in, 0 for the others", (*_MODEL, a.CIRCUIT_STATE),
@@ -153,14 +177,19 @@ TOKENS_SAVED = Metric(
     "underlay.tokens.saved",
     "{token}",
     "counter",
-    "Tokens of answers that came from the cache",
+    "Tokens of answers that came from the cache or from another call",
     (*_MODEL, a.TOKEN_TYPE),
 )
 COST_TOTAL = Metric(
     "cost", "underlay.cost", "USD", "counter", "Cost of calls that a provider answered", _MODEL
 )
 COST_SAVED = Metric(
-    "cost_saved", "underlay.cost.saved", "USD", "counter", "Cost of answers that came from the cache", _MODEL
+    "cost_saved",
+    "underlay.cost.saved",
+    "USD",
+    "counter",
+    "Cost of answers that came from the cache or from another call",
+    _MODEL,
 )
 UNPRICED = Metric(
     "unpriced", "underlay.cost.unpriced", "{call}", "counter",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["CACHE_HIT", "CALL", "TRANSITION", "TRANSITION_EVENT", "SpanName"]
+__all__ = ["CACHE_HIT", "CALL", "COALESCE", "DISPATCH", "TRANSITION", "TRANSITION_EVENT", "SpanName"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,16 @@ CACHE_HIT = SpanName(
     "cache hit",
     "internal",
     "A hit under another instrumentation's GenAI span; links to the span that generated the answer",
+)
+COALESCE = SpanName(
+    "coalesce",
+    "internal",
+    "A call under another instrumentation's GenAI span that read the answer of another call; links to it",
+)
+DISPATCH = SpanName(
+    "batch dispatch {model}",
+    "internal",
+    "A window's calls leave together, merged into one request or each by itself; linked to and from each",
 )
 TRANSITION = SpanName(
     "circuit_breaker {state}", "internal", "A circuit changed its state; links to the calls that caused it"

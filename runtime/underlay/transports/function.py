@@ -53,6 +53,7 @@ class _FunctionDialect:
     family = "function"
     suffix = ""
     required: tuple[str, ...] = ("model",)
+    merger = None
 
     def ask(self, body: Mapping[str, object]) -> Ask | None:
         return Ask(
