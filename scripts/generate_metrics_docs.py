@@ -33,15 +33,9 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def page() -> str:
     """The whole page."""
-    names = [
-        spans.CALL,
-        spans.CACHE_HIT,
-        spans.TRANSITION,
-    ]
     parts = [HEAD, "## Spans\n"]
-    parts.append(
-        table(("name", "kind", "what it is"), [(f"`{n.pattern}`", n.kind.upper(), n.brief) for n in names])
-    )
+    rows = [(f"`{name.pattern}`", name.kind.upper(), name.brief) for name in spans.ALL]
+    parts.append(table(("name", "kind", "what it is"), rows))
     parts.append(f"\nA transition is a log event as well, `{spans.TRANSITION_EVENT}`, in the same context.\n")
     parts.append("## Metrics\n")
     parts.append(

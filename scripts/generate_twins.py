@@ -28,7 +28,6 @@ SYNC: tuple[tuple[str, str], ...] = (
     (r"\banext\(", "next("),
     (r"\bAsyncBaseTransport\b", "BaseTransport"),
     (r"\bAsyncByteStream\b", "SyncByteStream"),
-    (r"\bAsyncIterator\b", "Iterator"),
     (r"\bAsyncGeneratorType\b", "GeneratorType"),
     (r"\bhandle_async_request\b", "handle_request"),
     (r"\bStopAsyncIteration\b", "StopIteration"),

@@ -14,7 +14,7 @@ from underlay.telemetry.attributes import CircuitState
 from underlay_dashboards import signals as s
 from underlay_dashboards import variables as v
 from underlay_dashboards.layout import Cell, Section, place
-from underlay_dashboards.panels import cache, calls, cost, first, latency, reliability, throughput
+from underlay_dashboards.panels import cache, calls, cost, first, latency, reliability, throughput, windows
 from underlay_dashboards.panels.reliability import STATE_COLORS
 from underlay_dashboards.style import PROMETHEUS
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["BOARDS", "CALLS", "EMPTY_BY_DESIGN", "OVERVIEW", "Board", "build"]
 
 EMPTY_BY_DESIGN: dict[str, str] = {
-    "batches": "nothing is batched yet, and no metric of the vocabulary counts batches",
-    "average_batch_size": "nothing is batched yet, and no metric of the vocabulary has the size of a batch",
-    "batch_against_individual.B": "nothing is batched yet: no call has a batch mode other than `alone`",
     "faults_by_stage.A": "empty, and says so, until underlay has a fault of its own",
 }
 """Panels (by key) and single queries of panels (key and refId) that may show nothing, with the reason."""
@@ -104,6 +101,22 @@ OVERVIEW = Board(
                 Cell(303, throughput.upstream, 8, 8),
                 Cell(304, throughput.batches, 12, 3),
                 Cell(305, throughput.average_batch_size, 12, 3),
+            ),
+        ),
+        Section(
+            "Flights and windows",
+            600,
+            (
+                Cell(601, windows.coalesced_share, 6, 4),
+                Cell(602, windows.saved_by_coalescing, 6, 4),
+                Cell(603, windows.saved_by_merging, 6, 4),
+                Cell(604, windows.queued_now, 6, 4),
+                Cell(605, windows.coalesced_calls, 8, 8),
+                Cell(606, windows.coalesce_wait, 8, 8),
+                Cell(607, windows.requests_saved, 8, 8),
+                Cell(608, windows.dispatches, 8, 8),
+                Cell(609, windows.mean_batch_size, 8, 8),
+                Cell(610, windows.window_wait, 8, 8),
             ),
         ),
         Section(

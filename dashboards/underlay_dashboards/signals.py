@@ -131,9 +131,10 @@ def unit_of_count(metric: Metric) -> str:
     return "locale"
 
 
-def unit_per_second(metric: Metric) -> str:
-    """Grafana's unit of the metric's rate: `{call}` becomes "call/s" with K, M, B for thousands."""
-    return f"count:{metric.unit.strip('{}')}/s"
+def unit_per_second(metric: Metric, *, points: str = "") -> str:
+    """Grafana's unit of the metric's rate: `{call}` becomes "call/s" with K, M, B for thousands. Of a
+    histogram whose points are counted, `points` says what one point is."""
+    return f"count:{points or metric.unit.strip('{}')}/s"
 
 
 def selector(

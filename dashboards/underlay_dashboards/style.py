@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 from grafana_foundation_sdk.builders import common as cb
 from grafana_foundation_sdk.builders import dashboard as db
-from grafana_foundation_sdk.builders import prometheus, stat, statetimeline, table, text, timeseries
+from grafana_foundation_sdk.builders import prometheus, stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.models import common as cm
 from grafana_foundation_sdk.models import dashboard as dm
 from grafana_foundation_sdk.models import prometheus as pm
-from grafana_foundation_sdk.models.text import TextMode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +32,6 @@ __all__ = [
     "dashed",
     "data_table",
     "graph",
-    "markdown",
     "query",
     "states", "statuses_in_red",
     "thresholds",
@@ -215,11 +213,6 @@ def data_table(
     for name, width in widths.items():
         panel = panel.override_by_name(name, [dm.DynamicConfigValue(id_val="custom.width", value=width)])
     return panel
-
-
-def markdown(title: str, description: str, content: str) -> text.Panel:
-    """A panel that says something in words."""
-    return text.Panel().title(title).description(description).mode(TextMode.MARKDOWN).content(content)
 
 
 def _legend(mode: Literal["table", "list", "right"], calcs: Sequence[str]) -> cb.VizLegendOptions:

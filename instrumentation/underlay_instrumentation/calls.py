@@ -12,8 +12,8 @@ from opentelemetry.trace import INVALID_SPAN, SpanKind, StatusCode, set_span_in_
 
 from underlay.telemetry import attributes as a
 from underlay.telemetry.attributes import BatchMode, Ending
-from underlay_instrumentation import describe, origin
-from underlay_instrumentation.handle import GENERATED, NOTHING, Attached, CallHandle
+from underlay_instrumentation import describe
+from underlay_instrumentation.handle import NOTHING, Attached, CallHandle
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, Tracer
 
-    from underlay.telemetry.events import CacheLooked, CallEnded, CallStarted
+    from underlay.telemetry.events import CallEnded, CallStarted
     from underlay_instrumentation.foreign import OuterCall
     from underlay_instrumentation.series import Series
     from underlay_instrumentation.sink import Points
@@ -64,13 +64,8 @@ class OwnCall(CallHandle):
         """Make the call's span current."""
         return NOTHING if self._span is INVALID_SPAN else Attached(self._context)
 
-    def origin(self) -> bytes:
-        """The call's own span, as 25 bytes."""
-        return origin.pack(self._span.get_span_context())
-
-    def trace_id(self) -> str:
-        """The trace of the call's own span."""
-        return origin.trace_id(self._span.get_span_context())
+    def _story(self) -> Span:
+        return self._span
 
     def _put(self, ours: describe.Attributes, theirs: describe.Attributes | None = None) -> None:
         if self._span.is_recording():
@@ -78,10 +73,8 @@ class OwnCall(CallHandle):
                 ours.update(theirs)
             self._span.set_attributes(ours)  # type: ignore[arg-type]
 
-    def _on_hit(self, event: CacheLooked, ours: describe.Attributes) -> None:
-        generated = origin.unpack(event.origin)
-        if generated is not None and self._span.is_recording():
-            self._span.add_link(generated, GENERATED)
+    def _answered_by(self, other: bytes, role: dict[str, str], name: str, ours: describe.Attributes) -> None:
+        self._link(other, role)
 
     def _finish(self, event: CallEnded) -> None:
         if self._span.is_recording() and describe.error_of(event):

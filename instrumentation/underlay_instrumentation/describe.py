@@ -10,19 +10,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from underlay.telemetry import attributes as a
-from underlay.telemetry.attributes import CacheResult, Ending
+from underlay.telemetry.attributes import BatchMode, CacheResult, Ending
 
 if TYPE_CHECKING:
     from underlay.telemetry.events import (
         AttemptEnded,
+        Batched,
+        BatchEnded,
+        BatchStarted,
         CacheLooked,
         CallEnded,
         CircuitChanged,
         CircuitRefused,
+        Coalesced,
         Usage,
     )
 
-__all__ = ["Attributes", "attempt", "changed", "ended", "error_of", "looked", "refused", "usage"]
+__all__ = [
+    "Attributes", "attempt", "batched", "changed", "coalesced", "dispatch_ended", "dispatched", "ended",
+    "error_of", "looked", "refused", "usage",
+]  # fmt: skip
 
 Attributes = dict[str, object]
 
@@ -49,6 +56,25 @@ def looked(event: CacheLooked) -> Attributes:
     if event.saved_usd is not None and not event.observed:
         found[a.SAVED.key] = event.saved_usd
     return found
+
+
+def coalesced(event: Coalesced) -> Attributes:
+    """Attributes of a call that reads another one's answer (all ours)."""
+    if event.observed:
+        return {a.COALESCE_OBSERVED.key: CacheResult.COALESCED.value}
+    return {a.CACHE_RESULT.key: CacheResult.COALESCED.value, a.COALESCE_WAIT.key: event.wait}
+
+
+def batched(event: Batched) -> Attributes:
+    """Attributes of a call that left a window (all ours)."""
+    if event.observed:
+        return {a.BATCH_OBSERVED.key: event.mode.value}
+    return {
+        a.BATCH_MODE.key: event.mode.value,
+        a.BATCH_TRIGGER.key: event.trigger.value,
+        a.BATCH_WAIT.key: event.wait,
+        a.BATCH_SIZE.key: event.size,
+    }
 
 
 def refused(event: CircuitRefused) -> Attributes:
@@ -103,6 +129,8 @@ def ended(event: CallEnded, *, stream: bool) -> tuple[Attributes, Attributes]:
         a.BATCH_MODE.key: event.batch_mode.value,
         a.ENDING.key: event.ending.value,
     }
+    if event.saved_usd is not None:
+        ours[a.SAVED.key] = event.saved_usd
     theirs: Attributes = {}
     if stream:
         ours[a.CHUNKS.key] = event.chunks
@@ -134,3 +162,34 @@ def changed(event: CircuitChanged) -> Attributes:
         a.CIRCUIT_REASON.key: event.reason,
         a.CIRCUIT_FAILURES.key: event.failures,
     }
+
+
+def dispatched(event: BatchStarted) -> Attributes:
+    """Attributes of a dispatch's span."""
+    found: Attributes = {
+        a.OPERATION.key: event.operation,
+        a.PROVIDER.key: event.provider,
+        a.REQUEST_MODEL.key: event.model,
+        a.BATCH_MODE.key: event.mode.value,
+        a.BATCH_TRIGGER.key: event.trigger.value,
+        a.BATCH_SIZE.key: len(event.members),
+        a.BATCH_WAIT.key: event.wait,
+    }
+    if event.mode is BatchMode.MERGED:
+        found[a.BATCH_INPUTS.key] = event.inputs
+    if event.capacity > 0:
+        # One call may bring more inputs than a window of several is let have.
+        found[a.BATCH_FILL.key] = min(1.0, event.filled / event.capacity)
+    return found
+
+
+def dispatch_ended(event: BatchEnded) -> Attributes:
+    """Attributes of a dispatch's end."""
+    found: Attributes = {}
+    if event.status is not None:
+        found[a.HTTP_STATUS.key] = event.status
+    if event.error_type:
+        found[a.ERROR_TYPE.key] = event.error_type
+    if event.apart:
+        found[a.BATCH_APART.key] = True
+    return found

@@ -13,11 +13,7 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as context_api
-from opentelemetry.trace import (
-    Link,
-    SpanKind,
-    get_current_span,
-)
+from opentelemetry.trace import Link, SpanKind, get_current_span
 
 from underlay.telemetry import attributes as a
 from underlay.telemetry import events, spans
@@ -31,19 +27,35 @@ if TYPE_CHECKING:
     from contextvars import Token
 
     from opentelemetry.context import Context
-    from opentelemetry.trace import Tracer
+    from opentelemetry.trace import Span, Tracer
 
-    from underlay.telemetry.events import AttemptEnded, CacheLooked, CallEnded, CallEvent, CircuitRefused
+    from underlay.telemetry.events import (
+        AttemptEnded,
+        Batched,
+        CacheLooked,
+        CallEnded,
+        CallEvent,
+        CircuitRefused,
+        Coalesced,
+    )
     from underlay_instrumentation.series import Series
     from underlay_instrumentation.sink import Points
 
-__all__ = ["GENERATED", "INERT", "NOTHING", "Attached", "CallHandle", "InertHandle"]
+__all__ = [
+    "DISPATCH", "GENERATED", "INERT", "LEADER", "NOTHING", "Attached", "CallHandle", "InertHandle",
+]  # fmt: skip
 
 NOTHING: AbstractContextManager[object] = nullcontext()
 """Shared by every attempt that attaches nothing."""
 
 GENERATED = {a.LINK_ROLE.key: "generated"}
 """Attributes of the link from a hit to the span that generated the answer."""
+
+LEADER = {a.LINK_ROLE.key: "leader"}
+"""Attributes of the link from a coalesced call to the one whose answer it reads."""
+
+DISPATCH = {a.LINK_ROLE.key: "dispatch"}
+"""Attributes of the link from a call to the dispatch that it left its window with."""
 
 _RUNTIME = getattr(context_api, "_RUNTIME_CONTEXT", None)
 
@@ -104,7 +116,6 @@ class CallHandle(ABC):
     """What all calls share: the order of the events, the points, the end."""
 
     __slots__ = (
-        "_batch_told",
         "_context",
         "_ended",
         "_points",
@@ -138,11 +149,11 @@ class CallHandle(ABC):
 
     def origin(self) -> bytes:
         """The span that tells this call's story, as 25 bytes."""
-        return origin.pack(get_current_span(self._context).get_span_context())
+        return origin.pack(self._story().get_span_context())
 
     def trace_id(self) -> str:
         """The trace of the span that tells this call's story."""
-        return origin.trace_id(get_current_span(self._context).get_span_context())
+        return origin.trace_id(self._story().get_span_context())
 
     def event(self, event: CallEvent) -> None:
         """Take one event; never raises."""
@@ -154,25 +165,35 @@ class CallHandle(ABC):
         except Exception as error:  # noqa: BLE001 - telemetry never raises into a call
             fault(f"telemetry of {type(event).__name__}", error)
 
+    def _story(self) -> Span:
+        """The span that tells this call's story."""
+        return get_current_span(self._context)
+
     @abstractmethod
     def _put(self, ours: describe.Attributes, theirs: describe.Attributes | None = None) -> None:
         """Set attributes where this call's story is told."""
 
-    def _on_hit(self, event: CacheLooked, ours: describe.Attributes) -> None:
-        """A hit under another instrumentation's span is a small span of its own, linked to what generated the
-        answer."""
+    def _answered_by(self, other: bytes, role: dict[str, str], name: str, ours: describe.Attributes) -> None:
+        """Another call's answer, under another instrumentation's span, is a small span of its own, linked to
+        that call."""
         if self._tracer is None:
             return
-        generated = origin.unpack(event.origin)
+        linked = origin.unpack(other)
         span = self._tracer.start_span(
-            spans.CACHE_HIT(),
+            name,
             context=self._context,
             kind=SpanKind.INTERNAL,
             attributes=ours,  # type: ignore[arg-type]  # values of the vocabulary's types
-            links=[Link(generated, GENERATED)] if generated else None,
+            links=[Link(linked, role)] if linked else None,
             start_time=self._started_ns,
         )
         span.end()
+
+    def _link(self, other: bytes, role: dict[str, str]) -> None:
+        """Link the span that tells this call's story to another one."""
+        span = self._story()
+        if span.is_recording() and (linked := origin.unpack(other)) is not None:
+            span.add_link(linked, role)
 
     def _finish(self, event: CallEnded) -> None:  # noqa: B027 only a call with a span of its own has one to end
         """The span's end, where the span is ours."""
@@ -182,7 +203,21 @@ class CallHandle(ABC):
         self._put(ours)
         if event.result is CacheResult.HIT and not event.observed:
             self._saved = event.saved_seconds
-            self._on_hit(event, ours)
+            self._answered_by(event.origin, GENERATED, spans.CACHE_HIT(), ours)
+
+    def _coalesced(self, event: Coalesced) -> None:
+        ours = describe.coalesced(event)
+        self._put(ours)
+        if not event.observed:
+            self._answered_by(event.origin, LEADER, spans.COALESCE(), ours)
+            self._points.coalesce_wait.record(event.wait, self._series.model, self._context)
+
+    def _batched(self, event: Batched) -> None:
+        self._put(describe.batched(event))
+        if not event.observed:
+            self._link(event.origin, DISPATCH)
+            labels = self._series.batch(event.mode, event.trigger)
+            self._points.batch_wait.record(event.wait, labels, self._context)
 
     def _refused(self, event: CircuitRefused) -> None:
         self._put(describe.refused(event))
@@ -227,7 +262,9 @@ class CallHandle(ABC):
 
 _STEPS: dict[type, Callable[[CallHandle, Any], None]] = {
     events.CacheLooked: CallHandle._looked,
+    events.Coalesced: CallHandle._coalesced,
     events.CircuitRefused: CallHandle._refused,
+    events.Batched: CallHandle._batched,
     events.AttemptEnded: CallHandle._attempt_ended,
     events.CallEnded: CallHandle._call_ended,
 }

@@ -23,9 +23,10 @@ from underlay.telemetry.attributes import CircuitState
 from underlay.telemetry.events import CircuitChanged
 from underlay_instrumentation import describe, foreign, origin
 from underlay_instrumentation.calls import EnrichedCall, NativeCall, OwnCall
+from underlay_instrumentation.dispatch import DispatchHandle, start_spans
 from underlay_instrumentation.faults import fault
 from underlay_instrumentation.handle import INERT
-from underlay_instrumentation.series import SeriesTable, model_labels
+from underlay_instrumentation.series import SeriesTable, batch_labels, model_labels
 from underlay_instrumentation.sink import Sink, fixed_sink, global_sink
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-    from underlay.telemetry.events import CallStarted, ProcessEvent
+    from underlay.telemetry.events import BatchStarted, CallStarted, ProcessEvent
     from underlay.telemetry.listener import Handle
     from underlay.telemetry.metrics import Generation
     from underlay_instrumentation.instruments import RuntimeView
@@ -95,6 +96,31 @@ class OpenTelemetryListener:
         if current is not INVALID_SPAN and current.is_recording() and foreign.is_call(current):
             return NativeCall(sink.points, sink.tracer, series, context, current, stream=started.stream)
         return OwnCall(sink.points, sink.tracer, series, context, started)
+
+    def dispatch(self, started: BatchStarted) -> DispatchHandle | None:
+        """Begin the telemetry of one dispatch; never raises. None when nobody receives it."""
+        sink = self._sink
+        if sink.tracer is None and not sink.refresh():
+            return None
+        try:
+            return self._dispatch(started)
+        except Exception as error:  # noqa: BLE001 - telemetry never raises into a call
+            fault("telemetry of BatchStarted", error)
+            return None
+
+    def _dispatch(self, started: BatchStarted) -> DispatchHandle | None:
+        context = get_current()
+        if foreign.suppressed(context):
+            return None
+        sink = self._sink
+        parts = start_spans(sink.tracer, context, started) if sink.tracer is not None else ()
+        if parts:
+            context = set_span_in_context(parts[0], context)
+        labels = model_labels(started.provider, started.model, self._table.models)
+        sink.points.batch_size.record(
+            len(started.members), batch_labels(labels, started.mode, started.trigger), context
+        )
+        return DispatchHandle(parts, context)
 
     def event(self, event: ProcessEvent) -> None:
         """Tell a transition. Faults and unpriced models are counted by the statistics, whose counters are

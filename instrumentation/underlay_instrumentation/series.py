@@ -9,10 +9,10 @@ from underlay.telemetry import spans
 from underlay.telemetry.attributes import OTHER
 
 if TYPE_CHECKING:
-    from underlay.telemetry.attributes import BatchMode, CacheResult, TokenType
+    from underlay.telemetry.attributes import BatchMode, BatchTrigger, CacheResult, TokenType
     from underlay.telemetry.events import CallStarted
 
-__all__ = ["Labels", "Names", "Series", "SeriesTable"]
+__all__ = ["Labels", "Names", "Series", "SeriesTable", "batch_labels", "model_labels"]
 
 Labels = dict[str, str | int]
 """A label set as instruments take it. Shared: nobody changes one after it was made."""
@@ -46,7 +46,10 @@ class Series:
     """What the calls of one (provider, operation, model, address, port) share: span name, first attributes,
     label sets."""
 
-    __slots__ = ("_base", "_call_sets", "_errors", "_models", "_token_sets", "attributes", "model", "name")
+    __slots__ = (
+        "_base", "_batch_sets", "_call_sets", "_errors", "_models", "_token_sets", "attributes", "model",
+        "name",
+    )  # fmt: skip
 
     def __init__(self, started: CallStarted, models: Names, errors: Names) -> None:
         self._models = models
@@ -63,6 +66,7 @@ class Series:
         )
         self._base = _present({**self.attributes, a.REQUEST_MODEL.key: models(started.model)})
         self.model = model_labels(started.provider, started.model, models)
+        self._batch_sets: dict[tuple[BatchMode, BatchTrigger], Labels] = {}
         self._call_sets: dict[tuple[str, CacheResult, BatchMode, str], Labels] = {}
         self._token_sets: dict[tuple[str, TokenType], Labels] = {}
 
@@ -101,6 +105,13 @@ class Series:
                 self._token_sets[key] = labels
         return labels
 
+    def batch(self, mode: BatchMode, trigger: BatchTrigger) -> Labels:
+        """Labels of the histogram of waits in a window."""
+        labels = self._batch_sets.get((mode, trigger))
+        if labels is None:
+            labels = self._batch_sets[mode, trigger] = batch_labels(self.model, mode, trigger)
+        return labels
+
 
 class SeriesTable:
     """All series of one listener, bounded: beyond the bound a series is made anew for each call, its labels
@@ -133,6 +144,11 @@ class SeriesTable:
 def model_labels(provider: str, model: str, models: Names) -> Labels:
     """Labels of what is counted per (provider, model)."""
     return _present({a.PROVIDER.key: provider, a.REQUEST_MODEL.key: models(model)})
+
+
+def batch_labels(model: Labels, mode: BatchMode, trigger: BatchTrigger) -> Labels:
+    """Labels of what is counted per (provider, model) and kind of dispatch."""
+    return {**model, a.BATCH_MODE.key: str(mode.value), a.BATCH_TRIGGER.key: str(trigger.value)}
 
 
 def _present(labels: dict[str, str | int | None]) -> Labels:

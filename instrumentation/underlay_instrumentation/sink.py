@@ -54,6 +54,9 @@ class Points:
     first_chunk: Histogram
     output_chunk: Histogram
     time_saved: Histogram
+    coalesce_wait: Histogram
+    batch_size: Histogram
+    batch_wait: Histogram
     state_duration: Histogram
 
 
@@ -81,6 +84,9 @@ class Sink:
                     m.FIRST_CHUNK,
                     m.OUTPUT_CHUNK,
                     m.TIME_SAVED,
+                    m.COALESCE_WAIT,
+                    m.BATCH_SIZE,
+                    m.BATCH_WAIT,
                     m.STATE_DURATION,
                 )
             )

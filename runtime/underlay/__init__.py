@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from underlay.global_runtime import instrument, uninstrument
     from underlay.library import Answer
+    from underlay.mapping import Item
     from underlay.runtime import Runtime
     from underlay.settings import Settings
 
@@ -33,6 +34,7 @@ __all__ = [
     "Answer",
     "CallError",
     "CircuitOpenError",
+    "Item",
     "MissingCredentialError",
     "MissingExtraError",
     "ProviderError",
@@ -48,6 +50,7 @@ __all__ = [
 
 _HOMES = {
     "Answer": "library",
+    "Item": "mapping",
     "Runtime": "runtime",
     "Settings": "settings",
     "instrument": "global_runtime",

@@ -59,6 +59,8 @@ def collect(key: str, engine: Engine, statistics: Statistics) -> Iterable[Sample
         return [((stage,), count) for stage, count in dict(statistics.faults).items()]
     if key == m.CIRCUIT.key:
         return list(_circuits(engine))
+    if key == m.QUEUED.key:
+        return list(_queued(engine, statistics).items())
     return _store(engine)[key]
 
 
@@ -66,6 +68,16 @@ def _circuits(engine: Engine) -> Iterator[Sample]:
     for view in engine.state.circuits.views(engine.clock.now()):
         for state in CircuitState:
             yield (*view.name, state.value), float(view.state is state)
+
+
+def _queued(engine: Engine, statistics: Statistics) -> dict[tuple[str | int, ...], float]:
+    # Every known model has a value: one that is left out would stand at its last for minutes, because OTLP
+    # does not tell Prometheus that a series has ended.
+    waiting: dict[tuple[str | int, ...], float] = dict.fromkeys(statistics.names(), 0)
+    for (provider, model), calls in engine.state.windows.queued():
+        name = statistics.name_of(provider, model)
+        waiting[name] = waiting.get(name, 0) + calls
+    return waiting
 
 
 def _store(engine: Engine) -> dict[str, list[Sample]]:

@@ -3,6 +3,7 @@
     UnderlayError
     ├── SettingsError (ValueError)        a setting is wrong; names every wrong field at once
     ├── MissingExtraError (ImportError)   an optional part is not installed; names the install command
+    ├── StoreError                        the store that `llm_cache.store` names cannot be used
     ├── CircuitOpenError                  a call was refused because the provider's circuit is open
     ├── CallError                         `Runtime.call` could not get an answer
     │   ├── UnknownModelError             no provider is known for the model
@@ -30,6 +31,7 @@ __all__ = [
     "Problem",
     "ProviderError",
     "SettingsError",
+    "StoreError",
     "UnderlayError",
     "UnknownModelError",
     "WouldSuspendError",
@@ -70,6 +72,14 @@ class MissingExtraError(UnderlayError, ImportError):
     def __init__(self, extra: str, module: str) -> None:
         self.extra = extra
         super().__init__(f"{module} is not installed: pip install 'underlay[{extra}]'", name=module)
+
+
+class StoreError(UnderlayError):
+    """The file that the setting `llm_cache.store` names cannot be used as a store; `path` is the file."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        super().__init__(f"llm_cache.store: {path!r} cannot be used: {reason}")
 
 
 class CircuitOpenError(UnderlayError):

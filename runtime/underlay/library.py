@@ -25,7 +25,7 @@ from underlay.providers.library import resolve_model
 from underlay.receipts import receipt
 from underlay.telemetry.attributes import CacheResult
 from underlay.transports import seam
-from underlay.transports.function import FunctionPorts, candidate_for, exchange_for, result_of
+from underlay.transports.function import UNKEPT, FunctionPorts, candidate_for, exchange_for, result_of
 from underlay.transports.homes import THREADS, current_home
 
 if TYPE_CHECKING:
@@ -124,7 +124,11 @@ class Library:
                     continue
                 if reply.status != 200:
                     raise CircuitOpenError(named, model, _retry_after(reply.headers))
-                return ports.result if ports.sent else result_of(frame or b"")
+                if ports.sent:
+                    return ports.result
+                if frame is UNKEPT:  # another call's result, which only that one can have
+                    return await run(work, home, None)
+                return result_of(frame or b"")
 
             if inspect.iscoroutinefunction(function):
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from underlay.settings import StatisticsSettings
-    from underlay.telemetry.events import CallEvent, CallStarted, ProcessEvent, Usage
+    from underlay.telemetry.events import BatchStarted, CallEvent, CallStarted, ProcessEvent, Usage
 
 __all__ = ["OTHER", "ModelStats", "Statistics", "percentile"]
 
@@ -49,7 +49,10 @@ def percentile(ordered: Sequence[float], share: float) -> float | None:
 @dataclass(slots=True)
 class ModelStats:
     """What happened to the calls of one (provider, model). Latencies are seconds and only of calls that a
-    provider answered."""
+    provider answered.
+
+    `batches` counts dispatches of windows and `batched` the calls in them, both by (mode, trigger).
+    """
 
     window: int
     results: Counter[str] = field(default_factory=Counter)
@@ -59,6 +62,8 @@ class ModelStats:
     tokens: Counter[str] = field(default_factory=Counter)
     tokens_saved: Counter[str] = field(default_factory=Counter)
     transitions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    batches: Counter[tuple[str, str]] = field(default_factory=Counter)
+    batched: Counter[tuple[str, str]] = field(default_factory=Counter)
     refusals: int = 0
     cost: float = 0.0
     cost_saved: float = 0.0
@@ -104,6 +109,13 @@ class Statistics:
         """A call began."""
         return _Counting(self, started.provider, started.model)
 
+    def dispatch(self, started: BatchStarted) -> None:
+        """A window left. How it ends is counted call by call."""
+        with self._lock:
+            stats = self._of(started.provider, started.model)
+            stats.batches[started.mode, started.trigger] += 1
+            stats.batched[started.mode, started.trigger] += len(started.members)
+
     def event(self, event: ProcessEvent) -> None:
         """A transition, or a fault of ours."""
         if isinstance(event, CircuitChanged):
@@ -118,6 +130,16 @@ class Statistics:
         with self._lock:
             return {name: _copy(stats) for name, stats in self._models.items()}
 
+    def names(self) -> tuple[tuple[str, str], ...]:
+        """The (provider, model) pairs that are told apart so far."""
+        with self._lock:
+            return tuple(self._models)
+
+    def name_of(self, provider: str, model: str) -> tuple[str, str]:
+        """Under which (provider, model) its calls are counted: its own, or OTHER beyond the bound."""
+        with self._lock:
+            return self._named(provider, model)
+
     def call_event(self, provider: str, model: str, event: CallEvent) -> None:
         """Something happened to a call of this model."""
         with self._lock:
@@ -127,8 +149,12 @@ class Statistics:
                 _count_error(stats, event.error_type)
                 if event.status is not None and event.result in _ANSWERED:
                     stats.latencies.append(event.duration)
+                if event.result is CacheResult.COALESCED:
+                    _add_usage(stats.tokens_saved, event.saved_usage)
+                    stats.cost_saved += event.saved_usd or 0.0
             elif isinstance(event, AttemptEnded):
-                stats.upstream[event.verdict] += 1
+                if event.sent:
+                    stats.upstream[event.verdict] += 1
                 _add_usage(stats.tokens, event.usage)
                 if event.cost_usd is not None:
                     stats.cost += event.cost_usd
@@ -145,12 +171,15 @@ class Statistics:
     def _of(self, provider: str, model: str) -> ModelStats:
         stats = self._models.get((provider, model))
         if stats is None:
-            if len(self._models) >= self._settings.max_models:
-                provider, model = OTHER, OTHER
-                stats = self._models.get((provider, model))
+            name = self._named(provider, model)
+            stats = self._models.get(name)
             if stats is None:
-                stats = self._models[provider, model] = ModelStats(self._settings.window)
+                stats = self._models[name] = ModelStats(self._settings.window)
         return stats
+
+    def _named(self, provider: str, model: str) -> tuple[str, str]:
+        known = (provider, model) in self._models or len(self._models) < self._settings.max_models
+        return (provider, model) if known else (OTHER, OTHER)
 
 
 _ANSWERED = frozenset((CacheResult.MISS, CacheResult.BYPASS))
@@ -172,6 +201,8 @@ def _copy(stats: ModelStats) -> ModelStats:
         Counter(stats.tokens),
         Counter(stats.tokens_saved),
         Counter(stats.transitions),
+        Counter(stats.batches),
+        Counter(stats.batched),
         stats.refusals,
         stats.cost,
         stats.cost_saved,

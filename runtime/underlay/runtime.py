@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from underlay import collect as _collect
 from underlay.errors import MissingExtraError
 from underlay.library import Answer, Library
+from underlay.mapping import Mapper
 from underlay.metrics import Statistics
 from underlay.pipeline.circuits import Name
 from underlay.pipeline.engine import Engine
@@ -131,6 +132,9 @@ class Runtime:
         self.protect = self._library.protect
         self.close = self._library.close
         self.aclose = self._library.aclose
+        mapper = Mapper(self._library)
+        self.map = mapper.map
+        self.amap = mapper.amap
 
     def listen(self, listener: Listener) -> None:
         """Add a listener. It is told of calls that begin from now on."""

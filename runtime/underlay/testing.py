@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from threading import Lock
@@ -19,20 +20,28 @@ from underlay.telemetry.listener import QuietHandle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
-    from underlay.telemetry.events import CallEvent, CallStarted, ProcessEvent
+    from underlay.telemetry.events import BatchEnded, BatchStarted, CallEvent, CallStarted, ProcessEvent
 
-__all__ = ["FakeClock", "Received", "RecordedCall", "Recorder", "Script", "Scripted"]
+__all__ = ["FakeClock", "Received", "RecordedCall", "RecordedDispatch", "Recorder", "Script", "Scripted"]
 
 Family = Literal["httpx", "httpx2"]
 Kind = Literal["sync", "async"]
 
 
 class FakeClock:
-    """Seconds that pass only when told to."""
+    """Seconds that pass only when told to, and wake who waits for them.
 
-    def __init__(self, start: float = 1000.0) -> None:
+    With `autojump`, a call that waits for a time (a window to close) is not made to wait: the clock jumps
+    there at once, as that of trio's MockClock does. Without, it waits for `advance`.
+    """
+
+    def __init__(self, start: float = 1000.0, *, autojump: bool = False) -> None:
+        self.autojump = autojump
         self._now = start
+        self._lock = Lock()
+        self._alarms: list[tuple[float, Callable[[], None]]] = []
 
     def now(self) -> float:
         """The time, in seconds."""
@@ -46,7 +55,36 @@ class FakeClock:
         """Let time pass. Raises ValueError for a negative time: the clock is monotonic."""
         if seconds < 0:
             raise ValueError(f"FakeClock.advance: seconds = {seconds}: allowed is 0 or more")
-        self._now += seconds
+        self._reach(self._now + seconds)
+
+    def _reach(self, at: float) -> None:
+        with self._lock:
+            self._now = max(self._now, at)
+            due = [alarm for alarm in self._alarms if alarm[0] <= self._now]
+            self._alarms = [alarm for alarm in self._alarms if alarm[0] > self._now]
+        for _, wake in due:
+            wake()
+
+    def call_at(self, at: float, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` once the time has come, from the thread that lets it pass. Returns what takes that
+        back."""
+        alarm = (at, wake)
+        with self._lock:
+            self._alarms.append(alarm)
+        if self.autojump or at <= self._now:
+            self._reach(at)
+
+        def cancel() -> None:
+            with self._lock, suppress(ValueError):
+                self._alarms.remove(alarm)
+
+        return cancel
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a time."""
+        with self._lock:
+            return len(self._alarms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +248,23 @@ class RecordedCall:
         return [event for event in self.events if isinstance(event, kind)]
 
 
+@dataclass(slots=True)
+class RecordedDispatch:
+    """One dispatch of a window as the listener was told of it: `sends` counts how often its send was
+    entered, `events` has its ends, which should be one."""
+
+    started: BatchStarted
+    events: list[BatchEnded] = field(default_factory=list)
+    sends: int = 0
+
+
 class Recorder:
-    """A listener that remembers every event. `origin()` of a call is its number, as bytes."""
+    """A listener that remembers every event. `origin()` of a call is its number as bytes, of a dispatch "d"
+    and its number."""
 
     def __init__(self) -> None:
         self.calls: list[RecordedCall] = []
+        self.dispatches: list[RecordedDispatch] = []
         self.process: list[ProcessEvent] = []
 
     def start(self, started: CallStarted) -> _Recording:
@@ -222,6 +272,12 @@ class Recorder:
         call = RecordedCall(started)
         self.calls.append(call)
         return _Recording(call, b"%d" % len(self.calls))
+
+    def dispatch(self, started: BatchStarted) -> _RecordingDispatch:
+        """A window left."""
+        dispatch = RecordedDispatch(started)
+        self.dispatches.append(dispatch)
+        return _RecordingDispatch(dispatch, b"d%d" % len(self.dispatches))
 
     def event(self, event: ProcessEvent) -> None:
         """Something happened to the process."""
@@ -240,3 +296,21 @@ class _Recording(QuietHandle):
 
     def event(self, event: CallEvent) -> None:
         self._call.events.append(event)
+
+
+class _RecordingDispatch:
+    __slots__ = ("_dispatch", "_origin")
+
+    def __init__(self, dispatch: RecordedDispatch, origin: bytes) -> None:
+        self._dispatch = dispatch
+        self._origin = origin
+
+    def attempt(self) -> AbstractContextManager[object]:
+        self._dispatch.sends += 1
+        return nullcontext()
+
+    def origin(self) -> bytes:
+        return self._origin
+
+    def event(self, event: BatchEnded) -> None:
+        self._dispatch.events.append(event)

@@ -23,6 +23,7 @@ class Readers(RuleBasedStateMachine):
         self.places: dict[int, int] = {}
         self.lost: set[int] = set()
         self.pulling = False
+        self.alone = 0  # who pulls by itself
         self.over: Over | None = None
         self.small = True  # the body never held more than the cap
 
@@ -56,6 +57,10 @@ class Readers(RuleBasedStateMachine):
             assert step.ending is Ending.FAILED
             del self.places[reader]
             self.lost.add(reader)
+        elif place == 0 and self.alone not in (0, reader):
+            assert step is WAIT
+        elif place == 0 and self.over is not None and self.over.given_up:
+            assert step == self.over
         elif place < len(self.body):
             assert step == Frame(self.body[place])
             self.places[reader] = place + 1
@@ -66,6 +71,7 @@ class Readers(RuleBasedStateMachine):
         else:
             assert step == Pull(shared=len(self.places) > 1)
             self.pulling = True
+            self.alone = reader if len(self.places) == 1 else 0
 
     @precondition(lambda self: self.pulling)
     @rule(frame=st.binary(max_size=4))
@@ -73,6 +79,7 @@ class Readers(RuleBasedStateMachine):
         """The pull brought a frame, also after everybody left."""
         self.flight.pulled(frame)
         self.pulling = False
+        self.alone = 0
         self.body.append(frame)
         self.small = self.small and sum(map(len, self.body)) <= self.cap
 
@@ -85,6 +92,7 @@ class Readers(RuleBasedStateMachine):
         if first:
             self.over = Over(ending, error)
         self.pulling = False
+        self.alone = 0
 
     @precondition(lambda self: self.places)
     @rule(data=st.data())
@@ -180,6 +188,34 @@ def test_a_joiner_starts_at_the_first_frame() -> None:
     flight = filled(100, b"a", b"b")
     late = flight.join()
     assert [flight.step(late), flight.step(late)] == [Frame(b"a"), Frame(b"b")]
+
+
+def test_who_joins_during_a_lone_pull_waits_for_its_end() -> None:
+    """A pull that dies with its reader takes the body with it: until it has ended a joiner is given nothing, so
+    that it can ask anew; afterwards it has every frame."""
+    flight = Flight(100)
+    one = flight.join()
+    for _ in range(2):
+        assert flight.step(one) == Pull(shared=False)
+        flight.pulled(b"a")
+        assert flight.step(one) == Frame(b"a")
+    flight.step(one)
+    late = flight.join()
+    assert flight.step(late) is WAIT
+    flight.pulled(b"b")
+    assert [flight.step(late) for _ in range(3)] == [Frame(b"a"), Frame(b"a"), Frame(b"b")]
+
+
+@pytest.mark.parametrize("ending", [Ending.CANCELLED, Ending.CLOSED, Ending.DROPPED])
+def test_who_had_no_byte_of_a_body_that_was_given_up_gets_none(ending: Ending) -> None:
+    """The end that a reader made is no answer: whoever had nothing yet is told so at once, others after the
+    frames that are there."""
+    flight = filled(100, b"a", b"b")
+    one, two = flight.join(), flight.join()
+    flight.step(one)
+    flight.end(ending, None)
+    assert flight.step(two) == Over(ending)
+    assert [flight.step(one), flight.step(one)] == [Frame(b"b"), Over(ending)]
 
 
 def test_a_failed_body_is_failed_for_everybody_and_for_ever() -> None:

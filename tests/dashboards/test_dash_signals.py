@@ -18,6 +18,10 @@ SEEN = {
     "first_chunk": "gen_ai_client_operation_time_to_first_chunk_seconds",
     "output_chunk": "gen_ai_client_operation_time_per_output_chunk_seconds",
     "time_saved": "underlay_cache_time_saved_seconds",
+    "coalesce_wait": "underlay_coalesce_wait_duration_seconds",
+    "batch_size": "underlay_batch_size",
+    "batch_wait": "underlay_batch_wait_duration_seconds",
+    "queued": "underlay_batch_queued",
     "state_duration": "underlay_circuit_breaker_state_duration_seconds",
     "calls": "underlay_calls_total",
     "upstream": "underlay_upstream_requests_total",
@@ -73,6 +77,12 @@ def test_a_condition_names_a_label_of_the_metric() -> None:
         s.level(m.ENTRIES, s.Is(a.CACHE_RESULT, (CacheResult.HIT,)))
     with pytest.raises(ValueError, match=r"underlay\.calls has no label error\.type"):
         s.total(m.CALLS, by=(a.ERROR_TYPE,))
+
+
+def test_a_rate_names_what_it_counts() -> None:
+    """The rate of a counter is in its own things; that of a histogram's points in what one point is."""
+    assert s.unit_per_second(m.CALLS) == "count:call/s"
+    assert s.unit_per_second(m.BATCH_SIZE, points="dispatch") == "count:dispatch/s"
 
 
 def test_only_whole_things_are_counted() -> None:

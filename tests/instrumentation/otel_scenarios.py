@@ -22,6 +22,7 @@ from underlay.telemetry.events import (
     CallStarted,
     Usage,
 )
+from underlay_instrumentation import origin
 from underlay_instrumentation.listener import OpenTelemetryListener
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from underlay.telemetry.listener import Handle
+    from underlay.telemetry.listener import Dispatch, Handle
 
 KEY = "0123456789abcdef" * 4
 
@@ -72,9 +73,16 @@ class Telemetry:
         (span,) = [span for span in self.finished if span.name == name]
         return span
 
-    def spans(self) -> list[dict[str, Any]]:
-        """Everything about the finished spans but ids and times; links as (role, name of the linked span)."""
+    def spans(self, **known: Handle | Dispatch) -> list[dict[str, Any]]:
+        """Everything about the finished spans but ids and times; links as (role, name of the linked span).
+
+        In links and parents the spans of `known` go by the names given here.
+        """
         names = {span.context.span_id: span.name for span in self.finished}
+        for name, handle in known.items():
+            context = origin.unpack(handle.origin())
+            assert context is not None
+            names[context.span_id] = name
         return [
             {
                 "name": span.name,
@@ -98,6 +106,13 @@ class Telemetry:
             value = point.sum if hasattr(point, "sum") else point.value
             assert getattr(point, "count", 1) == 1
             found.setdefault(metric.name, []).append((dict(point.attributes or {}), value))
+        return found
+
+    def recorded(self) -> dict[str, list[tuple[dict[str, Any], int, float]]]:
+        """Histogram name -> (labels, recordings, sum of what was recorded), one entry a point."""
+        found: dict[str, list[tuple[dict[str, Any], int, float]]] = {}
+        for metric, point in self._collected():
+            found.setdefault(metric.name, []).append((dict(point.attributes or {}), point.count, point.sum))
         return found
 
     def exemplars(self) -> dict[str, list[tuple[int, int]]]:
@@ -164,14 +179,14 @@ def miss(handle: Handle, *, end: CallEnded | None = None, attempt: AttemptEnded 
     handle.event(end or CallEnded(CacheResult.MISS, Ending.COMPLETE, 1.5, 200))
 
 
-def hit(handle: Handle, origin: bytes, **changes: Any) -> None:
+def hit(handle: Handle, generated: bytes, **changes: Any) -> None:
     """The events of a hit, in the runtime's order."""
     handle.event(
         CacheLooked(
             CacheResult.HIT,
             KEY,
             age=30.0,
-            origin=origin,
+            origin=generated,
             saved_seconds=1.5,
             saved_usd=0.25,
             saved_usage=Usage(100, 20),

@@ -14,11 +14,13 @@ from underlay.telemetry import metrics as m
 from underlay.telemetry.attributes import CacheResult, CircuitState, Ending, Stage
 from underlay.telemetry.events import (
     AttemptEnded,
+    Batched,
     CacheLooked,
     CallEnded,
     CallStarted,
     CircuitChanged,
     CircuitRefused,
+    Coalesced,
     Faulted,
     Unpriced,
 )
@@ -210,6 +212,8 @@ def test_a_broken_start_gives_an_inert_handle(telemetry: Telemetry, caplog: pyte
         CacheLooked(CacheResult.HIT, origin=BROKEN),
         CacheLooked(CacheResult.HIT, key=BROKEN, saved_seconds=BROKEN),
         CircuitRefused(BROKEN, 1.0),
+        Coalesced(BROKEN, BROKEN),
+        Batched(BROKEN, BROKEN, BROKEN, BROKEN, BROKEN, BROKEN),
         AttemptEnded(1, 1.0, BROKEN),
         AttemptEnded(BROKEN, BROKEN, BROKEN, BROKEN, BROKEN, BROKEN, BROKEN, BROKEN, BROKEN),
     ],
@@ -251,6 +255,8 @@ listener = bridge(view)
 call = CallStarted("openai", "chat", "gpt-4o", False, "h", None)
 handle = listener.start(call)
 assert handle is INERT and handle.origin() == b""
+window = BatchStarted("openai", "chat", "gpt-4o", BatchMode.RELEASED, BatchTrigger.SIZE, (b"",), 1, 1, 1, 0.5)
+assert listener.dispatch(window) is None
 with handle.attempt(): handle.event(CallEnded(CacheResult.MISS, Ending.COMPLETE, 1.0))
 listener.event(CircuitChanged("p", "m", CircuitState.CLOSED, CircuitState.OPEN, "failures", 1.0))
 assert "opentelemetry.sdk" not in sys.modules and "opentelemetry.util.genai" not in sys.modules
@@ -263,10 +269,16 @@ metrics.set_meter_provider(MeterProvider([reader]))
 half = listener.start(call)
 assert half is not INERT and half.origin() == b""
 with half.attempt(): half.event(CallEnded(CacheResult.MISS, Ending.COMPLETE, 1.0))
+dispatch = listener.dispatch(window)
+with dispatch.attempt(): assert dispatch.origin() == b""
+dispatch.event(BatchEnded(1.0))
 trace.set_tracer_provider(TracerProvider())
 live = listener.start(call)
 assert len(live.origin()) == 25
 live.event(CallEnded(CacheResult.MISS, Ending.COMPLETE, 1.0))
+dispatch = listener.dispatch(window)
+assert len(dispatch.origin()) == 25
+dispatch.event(BatchEnded(1.0))
 again = bridge(view)
 again.start(call).event(CallEnded(CacheResult.MISS, Ending.COMPLETE, 1.0))
 data = reader.get_metrics_data().resource_metrics[0]
@@ -274,6 +286,7 @@ scopes = reader.get_metrics_data().resource_metrics[0].scope_metrics
 found = {metric.name: metric for scope in scopes for metric in scope.metrics}
 assert [p.value for p in found["underlay.cache.entries"].data.data_points] == [7.0]
 assert sum(p.count for p in found["gen_ai.client.operation.duration"].data.data_points) == 3
+assert sum(p.count for p in found["underlay.batch.size"].data.data_points) == 2
 print("ok")
 """
 

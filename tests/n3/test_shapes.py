@@ -11,6 +11,8 @@ import pytest
 from underlay import n3
 from underlay.errors import CircuitOpenError
 from underlay.settings import load
+from underlay.telemetry.attributes import BatchMode, BatchTrigger
+from underlay.telemetry.events import BatchStarted
 
 from .conftest import House
 
@@ -117,6 +119,27 @@ def test_a_model_that_was_never_called(house: House) -> None:
         "batches_processed": 0,
         "requests_batched": 0,
         "avg_batch_size": 0.0,
+        "max_batch_size": 10,
+    }
+
+
+def test_dispatches_of_all_models_are_taken_together(house: House) -> None:
+    """Windows that left and the calls in them are summed over models, modes and triggers; the bound stays the
+    configured one."""
+    for model, mode, calls in (
+        ("gpt-4o", BatchMode.RELEASED, 10),
+        ("gpt-4o", BatchMode.RELEASED, 4),
+        ("text-embedding-3-small", BatchMode.MERGED, 1),
+    ):
+        house.runtime.engine.watch.dispatch(
+            BatchStarted(
+                "openai", "chat", model, mode, BatchTrigger.TIME, (b"",) * calls, calls, calls, 10, 0.05
+            )
+        )
+    assert n3._get_batch_stats() == {
+        "batches_processed": 3,
+        "requests_batched": 15,
+        "avg_batch_size": 5.0,
         "max_batch_size": 10,
     }
 

@@ -9,6 +9,8 @@ from typing import Any
 __all__ = [
     "CHAT",
     "CHAT_CHUNKS",
+    "COMPLETION",
+    "COMPLETION_CHUNKS",
     "EMBEDDINGS",
     "MESSAGE",
     "MESSAGE_EVENTS",
@@ -157,6 +159,38 @@ EMBEDDINGS: dict[str, Any] = {
     "model": "text-embedding-3-small",
     "usage": {"prompt_tokens": 8, "total_tokens": 8},
 }
+
+COMPLETION: dict[str, Any] = {
+    "id": "cmpl-uqkvlQyYK7bGYrRHQ0eXlWi7",
+    "object": "text_completion",
+    "created": 1589478378,
+    "model": "gpt-3.5-turbo-instruct",
+    "system_fingerprint": "fp_44709d6fcb",
+    "choices": [
+        {"text": "\n\nThis is indeed a test", "index": 0, "logprobs": None, "finish_reason": "length"}
+    ],
+    "usage": {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12},
+}
+
+
+def _text_chunk(text: str, finish: str | None = None, **more: Any) -> dict[str, Any]:
+    return {
+        "id": "cmpl-7iA7iJjj8V2zOkCGvWF2hAkWZBQZe",
+        "object": "text_completion",
+        "created": 1690759702,
+        "choices": [{"text": text, "index": 0, "logprobs": None, "finish_reason": finish}],
+        "model": "gpt-3.5-turbo-instruct",
+        "system_fingerprint": "fp_44709d6fcb",
+        **more,
+    }
+
+
+COMPLETION_CHUNKS: list[dict[str, Any]] = [
+    _text_chunk("This"),
+    _text_chunk(' "finish_reason":"stop" '),
+    _text_chunk("", "length"),
+    _text_chunk("", choices=[], usage={"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}),
+]
 
 MESSAGE: dict[str, Any] = {
     "id": "msg_013Zva2CMHLNnXjNJJKqJ2EF",

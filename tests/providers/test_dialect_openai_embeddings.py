@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from replies import EMBEDDINGS, dumped
 
-from underlay.providers.dialect import Outcome
+from underlay.providers.dialect import Inputs, Outcome
 from underlay.providers.openai_embeddings import OpenAIEmbeddings
 from underlay.telemetry.events import Usage
 
@@ -40,6 +40,43 @@ def test_parameters() -> None:
         "gen_ai.embeddings.dimension.count": 256,
         "gen_ai.request.encoding_formats": ("base64",),
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "count", "tokens"),
+    [
+        ("text", "text", 1, 4 + 2),
+        ("é" * 5, "text", 1, 10 + 2),
+        ("\ud800", "text", 1, 3 + 2),
+        (["a", "日本"], "text", 2, 1 + 2 + 6 + 2),
+        ([5, 0, 7], "tokens", 1, 3),
+        ([0], "tokens", 1, 1),
+        ([[1, 2], [3]], "tokens", 2, 3),
+    ],
+)
+def test_inputs_are_counted(given: object, kind: str, count: int, tokens: int) -> None:
+    """A list of numbers is one input; tokens are counted, and of texts bounded by their UTF-8 bytes."""
+    ask = DIALECT.ask({"model": "m", "input": given})
+    assert ask is not None
+    assert ask.inputs == Inputs("input", kind, count, tokens)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [[""], ["a", ""], ["a", 1], [1, [2]], [[1], []], [True], [1.5], [[1, "a"]], [{"text": "a"}], [[[1]]]],
+)
+def test_what_is_not_merged(given: object) -> None:
+    """An empty input, a mixture and anything unknown go alone: the provider may refuse them."""
+    ask = DIALECT.ask({"model": "m", "input": given})
+    assert ask is not None
+    assert ask.inputs is None
+
+
+def test_inputs_that_depend_on_each_other_are_not_merged() -> None:
+    """Late chunking makes one text of the inputs, so nobody else's may stand among them."""
+    ask = DIALECT.ask({"model": "jina-embeddings-v3", "input": ["a", "b"], "late_chunking": True})
+    assert ask is not None
+    assert ask.inputs is None
 
 
 def test_answer() -> None:

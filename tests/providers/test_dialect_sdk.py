@@ -14,12 +14,15 @@ import pytest
 from anthropic.types import message_create_params
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types import completion_create_params as text_create_params
 from openai.types import embedding_create_params
 from openai.types.chat import completion_create_params
 from openai.types.responses import response_create_params
 from replies import (
     CHAT,
     CHAT_CHUNKS,
+    COMPLETION,
+    COMPLETION_CHUNKS,
     EMBEDDINGS,
     MESSAGE,
     MESSAGE_EVENTS,
@@ -30,7 +33,13 @@ from replies import (
     events,
 )
 
-from underlay.providers.recognise import ANTHROPIC_MESSAGES, DIALECTS, OPENAI_CHAT, Recogniser
+from underlay.providers.recognise import (
+    ANTHROPIC_MESSAGES,
+    DIALECTS,
+    OPENAI_CHAT,
+    OPENAI_COMPLETIONS,
+    Recogniser,
+)
 from underlay.telemetry import attributes
 
 if typing.TYPE_CHECKING:
@@ -40,6 +49,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "openai.chat": {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]},
     "openai.responses": {"model": "gpt-4o", "input": "hi"},
     "openai.embeddings": {"model": "text-embedding-3-small", "input": "hi"},
+    "openai.completions": {"model": "gpt-3.5-turbo-instruct", "prompt": "hi"},
     "anthropic.messages": {
         "model": "claude-sonnet-5",
         "max_tokens": 5,
@@ -50,6 +60,7 @@ FIELDS: dict[str, list[str]] = {
     "openai.chat": sorted(completion_create_params.CompletionCreateParamsBase.__annotations__),
     "openai.responses": sorted(response_create_params.ResponseCreateParamsBase.__annotations__),
     "openai.embeddings": sorted(embedding_create_params.EmbeddingCreateParams.__annotations__),
+    "openai.completions": sorted(text_create_params.CompletionCreateParamsBase.__annotations__),
     "anthropic.messages": sorted(message_create_params.MessageCreateParamsBase.__annotations__),
 }
 NAMES = st.sampled_from(["type", "format", "x"])
@@ -151,6 +162,12 @@ def test_the_sdks_accept_our_replies() -> None:
         )
     with openai_client(Seen(dumped(EMBEDDINGS))) as client:
         assert client.embeddings.create(**LEAST["openai.embeddings"]).usage.prompt_tokens == 8
+    with openai_client(Seen(dumped(COMPLETION))) as client:
+        text = client.completions.create(**LEAST["openai.completions"]).choices[0].text
+        assert text == OPENAI_COMPLETIONS.text(COMPLETION)
+    with openai_client(Seen(chunks(COMPLETION_CHUNKS), kind=sse)) as client:
+        texts = list(client.completions.create(**LEAST["openai.completions"], stream=True))
+        assert len(texts) == len(COMPLETION_CHUNKS)
     with anthropic_client(Seen(dumped(MESSAGE))) as client:
         assert client.messages.create(**LEAST["anthropic.messages"]).usage.output_tokens == 503
     with anthropic_client(Seen(events(MESSAGE_EVENTS), kind=sse)) as client:
@@ -167,6 +184,7 @@ def test_what_the_sdks_send_is_recognised(name: str) -> None:
             "openai.chat": first.chat.completions.create,
             "openai.responses": first.responses.create,
             "openai.embeddings": first.embeddings.create,
+            "openai.completions": first.completions.create,
             "anthropic.messages": second.messages.create,
         }
         with pytest.raises((openai.APIError, anthropic.APIError)):

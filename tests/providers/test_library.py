@@ -7,8 +7,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from underlay.providers.library import MAX_TOKENS, Target, resolve_model
-from underlay.providers.recognise import ANTHROPIC_MESSAGES, OPENAI_CHAT, OPENAI_EMBEDDINGS, Recogniser
+from underlay.providers.library import COMPLETION_TOKENS, MAX_TOKENS, Target, resolve_model
+from underlay.providers.recognise import (
+    ANTHROPIC_MESSAGES,
+    OPENAI_CHAT,
+    OPENAI_COMPLETIONS,
+    OPENAI_EMBEDDINGS,
+    Recogniser,
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,18 @@ def test_embedding_models() -> None:
     url, body = found.compose("hello", "text-embedding-3-small")
     assert url == "https://api.openai.com/v1/embeddings"
     assert json.loads(body) == {"model": "text-embedding-3-small", "input": "hello"}
+
+
+@pytest.mark.parametrize(
+    "model", ["gpt-3.5-turbo-instruct", "gpt-3.5-turbo-instruct-0914", "davinci-002", "babbage-002"]
+)
+def test_completion_models(model: str) -> None:
+    """Models that only complete are asked to, with a bound: the API stops after 16 tokens without one."""
+    found = target(model)
+    assert found == Target("openai", "https://api.openai.com/v1", "OPENAI_API_KEY", OPENAI_COMPLETIONS)
+    url, body = found.compose("hello", model)
+    assert url == "https://api.openai.com/v1/completions"
+    assert json.loads(body) == {"model": model, "prompt": "hello", "max_tokens": COMPLETION_TOKENS}
 
 
 def test_anthropic_models() -> None:
@@ -106,7 +124,7 @@ def test_messages_as_the_api_has_them() -> None:
     assert found.headers("k")["authorization"] == "Bearer k"
 
 
-@pytest.mark.parametrize("model", ["gpt-4o", "claude-3", "text-embedding-3-large"])
+@pytest.mark.parametrize("model", ["gpt-4o", "claude-3", "text-embedding-3-large", "davinci-002"])
 def test_what_is_composed_is_recognised(model: str) -> None:
     """A call of our own is one of ours: it passes the same cache, breaker and books."""
     found = target(model)

@@ -32,6 +32,10 @@ def found(
         ("api.openai.com", "/v1/chat/completions", "openai", "openai.chat"),
         ("API.OpenAI.com", "/v1/responses", "openai", "openai.responses"),
         ("api.openai.com", "/v1/embeddings", "openai", "openai.embeddings"),
+        ("api.openai.com", "/v1/completions", "openai", "openai.completions"),
+        ("api.deepseek.com", "/beta/completions", "deepseek", "openai.completions"),
+        ("api.fireworks.ai", "/inference/v1/completions", "fireworks_ai", "openai.completions"),
+        ("me.openai.azure.com", "/openai/deployments/x/completions", "azure.ai.openai", "openai.completions"),
         ("api.anthropic.com", "/v1/messages", "anthropic", "anthropic.messages"),
         ("api.anthropic.com", "/v1/messages?beta=true", "anthropic", "anthropic.messages"),
         ("api.anthropic.com", "/messages", "anthropic", "anthropic.messages"),
@@ -73,7 +77,8 @@ def test_a_deployment_names_the_model() -> None:
 @pytest.mark.parametrize(
     ("host", "path"),
     [
-        ("api.openai.com", "/v1/completions"),
+        ("api.openai.com", "/v1/xcompletions"),
+        ("api.mistral.ai", "/v1/fim/completions"),
         ("api.openai.com", "/v1/responses/resp_1"),
         ("api.openai.com", "/v1/responses/input_tokens"),
         ("api.openai.com", "/v1/threads/thread_1/messages"),
@@ -86,7 +91,8 @@ def test_a_deployment_names_the_model() -> None:
         ("example.com", "/messages"),
         ("example.com", "/api/messages"),
         ("example.com", "/api/chat"),
-        ("example.com", "/completions"),
+        ("example.com", "/completions/x"),
+        ("example.com", "/v1/fim/completions"),
         ("example.com", "/xresponses"),
         ("openai.azure.com.evil.example", "/api/v1/messages/x"),
         ("example.com", ""),
@@ -136,6 +142,38 @@ def test_a_body_without_the_required_fields_is_not_ours(body: object) -> None:
     candidate = PLAIN.recognise("POST", "example.com", None, "/chat/completions", JSON)
     assert candidate is not None
     assert candidate.ask(body) is None
+
+
+MESSAGES_ONLY = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+PROMPT_ONLY = {"model": "m", "prompt": "x"}
+
+
+@pytest.mark.parametrize("host", ["example.com", "api.openai.com"])
+@pytest.mark.parametrize(
+    ("path", "body", "operation"),
+    [
+        ("/v1/chat/completions", MESSAGES_ONLY, "chat"),
+        ("/v1/chat/completions", PROMPT_ONLY, None),
+        ("/v1/completions", PROMPT_ONLY, "text_completion"),
+        ("/v1/completions", MESSAGES_ONLY, None),
+        ("/v1/completions", {"prompt": "x"}, None),
+        ("/v1/completions", {"model": "m"}, None),
+    ],
+)
+def test_two_apis_that_end_alike(host: str, path: str, body: object, operation: str | None) -> None:
+    """The path says which API is meant and the body that it is: messages at the path of prompts are nobody's."""
+    candidate = PLAIN.recognise("POST", host, None, path, JSON)
+    assert candidate is not None
+    ask = candidate.ask(body)
+    assert (None if ask is None else ask.operation) == operation
+
+
+def test_the_longest_end_wins_in_any_order() -> None:
+    """Which of two APIs was asked for first changes nothing."""
+    by = Recogniser()
+    for path in ("/v1/completions", "/v1/chat/completions", "/v1/completions"):
+        name = "openai.chat" if "chat" in path else "openai.completions"
+        assert found("example.com", path, by=by) == ("openai", name, False)
 
 
 @pytest.mark.parametrize("variable", list(BASE_URL_VARIABLES))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import assert_type
 
 import httpx
 import httpx2
 
 import underlay
-from underlay import Answer, CircuitOpenError, Runtime, Settings
+from underlay import Answer, CircuitOpenError, Item, Runtime, Settings
 
 runtime = Runtime()
 runtime = Runtime({"llm_cache": {"enabled": True, "ttl": 60}})
@@ -23,6 +24,13 @@ assert_type(runtime.httpx_transport(httpx.HTTPTransport()), httpx.BaseTransport)
 assert_type(runtime.call("hi", model="gpt-4o"), Answer)
 assert_type(runtime.call("hi", model="gpt-4o").text, str)
 assert_type(runtime.call("hi", model="gpt-4o").cost_usd, float | None)
+for item in runtime.map(["hi", [{"role": "user", "content": "hi"}]], model="gpt-4o", errors="raise"):
+    assert_type(item, Item)
+    assert_type(item.text, str)
+    assert_type(item.answer, Answer | None)
+    assert_type(item.error, Exception | None)
+with runtime.map(iter(["hi"]), model="gpt-4o", progress=lambda done, total: None) as items:
+    assert_type(next(items), Item)
 assert_type(runtime.cache.hit_rate, float)
 assert_type(runtime.circuit("gpt-4o").state, str)
 
@@ -39,6 +47,15 @@ assert_type(local("x"), int)
 async def asked() -> None:
     """Coroutines too."""
     assert_type(await runtime.acall("hi", model="gpt-4o"), Answer)
+    async with runtime.amap(["hi"], model="gpt-4o", ordered=False, concurrency=4) as items:
+        assert_type(await anext(items), Item)
+    async for item in runtime.amap(prompts(), model="gpt-4o", progress=True):
+        assert_type(item, Item)
+
+
+async def prompts() -> AsyncIterator[str]:
+    """Prompts may come asynchronously."""
+    yield "hi"
 
 
 try:

@@ -5,47 +5,33 @@ from __future__ import annotations
 import itertools
 import sys
 from statistics import quantiles
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from statistics_lab import ended, filled, started, window
 from transport_lab import CHAT_ASK, Lab, json_reply
 
 from underlay import MissingExtraError, Runtime
-from underlay.metrics import OTHER, ModelStats, Statistics, percentile
+from underlay.metrics import OTHER, Statistics, percentile
 from underlay.settings import StatisticsSettings
 from underlay.telemetry import metrics as vocabulary
-from underlay.telemetry.attributes import CacheResult, CircuitState, Ending, Stage, Verdict
+from underlay.telemetry.attributes import (
+    BatchMode,
+    BatchTrigger,
+    CacheResult,
+    CircuitState,
+    Stage,
+    Verdict,
+)
 from underlay.telemetry.events import (
     AttemptEnded,
     CacheLooked,
-    CallEnded,
-    CallStarted,
     CircuitChanged,
     CircuitRefused,
     Faulted,
     Usage,
 )
-
-
-def started(model: str = "m", provider: str = "p") -> CallStarted:
-    """A call of a model."""
-    return CallStarted(provider, "chat", model, False, "host", None)
-
-
-def ended(duration: float = 1.0, result: CacheResult = CacheResult.MISS, **more: Any) -> CallEnded:
-    """The end of a call."""
-    return CallEnded(result, Ending.COMPLETE, duration, **{"status": 200, **more})
-
-
-def filled(*events: Any, settings: StatisticsSettings | None = None) -> ModelStats:
-    """The statistics of one model after these events."""
-    statistics = Statistics(settings or StatisticsSettings())
-    handle = statistics.start(started())
-    for event in events:
-        handle.event(event)
-    return statistics.models()["p", "m"]
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=2, max_size=300), st.integers(1, 99))
@@ -144,11 +130,15 @@ def test_a_copy_is_a_copy() -> None:
     statistics = Statistics(StatisticsSettings())
     handle = statistics.start(started())
     handle.event(ended())
+    statistics.dispatch(window(3, BatchMode.RELEASED, BatchTrigger.SIZE))
     copy = statistics.models()["p", "m"]
     handle.event(ended())
+    statistics.dispatch(window(4, BatchMode.RELEASED, BatchTrigger.SIZE))
     copy.results.clear()
     assert (copy.calls, len(copy.latencies)) == (0, 1)
-    assert statistics.models()["p", "m"].calls == 2
+    assert (copy.batches.total(), copy.batched.total()) == (1, 3)
+    now = statistics.models()["p", "m"]
+    assert (now.calls, now.batches.total(), now.batched.total()) == (2, 2, 7)
 
 
 def _lab() -> Lab:

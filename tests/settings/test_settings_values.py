@@ -56,6 +56,10 @@ def valid(spec: Spec) -> st.SearchStrategy[Any]:
             return HOSTS.map(lambda host: f"https://{host}/v1")
         case Kind.VARIABLE:
             return st.from_regex(r"[A-Z_][A-Z0-9_]{0,10}", fullmatch=True)
+        case Kind.STORE:
+            return st.just("memory") | st.from_regex(
+                r"sqlite:///{1,2}[a-z]{1,8}(/[a-z]{1,8})?\.db", fullmatch=True
+            )
         case Kind.MAP:
             assert spec.key is not None
             assert spec.item is not None
@@ -87,6 +91,8 @@ def wrong(spec: Spec) -> st.SearchStrategy[Any]:
         strange += [1.5, 2.0]
     if spec.kind in (Kind.FLAG, Kind.CHOICE):
         strange += [2, "maybe"]
+    if spec.kind is Kind.STORE:
+        strange += [2, "sqlite://", "cache.db"]
     return st.sampled_from(strange)
 
 
@@ -250,6 +256,58 @@ def test_wrong_base_urls(url: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load({"models": {"m": {"base_url": url}}}, environ={})
     assert [problem.field for problem in caught.value.problems] == ['models["m"].base_url']
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        "memory",
+        "sqlite:///cache.db",
+        "sqlite:///../c d.db",
+        "sqlite:////var/cache/a.db",
+        "sqlite:///C:\\c.db",
+    ],
+)
+def test_stores(store: str) -> None:
+    """Memory, and SQLite files by a relative or an absolute path, in code and (with spaces around) as text."""
+    assert CacheSettings(store=store).store == store
+    assert load(environ={"UNDERLAY_LLM_CACHE__STORE": f" {store} "}).settings.llm_cache.store == store
+
+
+@pytest.mark.parametrize(
+    ("store", "hint"),
+    [
+        ("memry", "did you mean memory?"),
+        ("cache.db", ""),
+        ("redis://h:6379/0", ""),
+        ("sqlite", ""),
+        ("sqlite://", "three slashes"),
+        ("sqlite://cache.db", "three slashes"),
+        ("sqlite:///", "of a file"),
+        ("sqlite:////var/cache/", "of a file"),
+        ("sqlite:///:memory:", "did you mean memory?"),
+        ("sqlite:///c.db?mode=ro", "options"),
+        ("sqlite:///c\n.db", ""),
+        ("sqlite:///" + "x" * 2000, ""),
+    ],
+)
+def test_wrong_stores(store: str, hint: str) -> None:
+    """Another scheme, too few slashes, a folder and options are refused with field, value and what is allowed."""
+    with pytest.raises(SettingsError) as caught:
+        load({"llm_cache": {"store": store}}, environ={})
+    (problem,) = caught.value.problems
+    assert (problem.field, problem.source) == ("llm_cache.store", "code")
+    assert problem.value.startswith(repr(store)[:40])
+    assert problem.allowed == "memory, sqlite:///relative/path.db or sqlite:////absolute/path.db"
+    assert hint in problem.hint
+    assert bool(problem.hint) is bool(hint)
+
+
+def test_a_store_with_a_password_is_not_shown() -> None:
+    """The address of a server may hold a password: the fault does not repeat it."""
+    with pytest.raises(SettingsError) as caught:
+        CacheSettings(store="redis://user:hush@h")
+    assert "hush" not in str(caught.value)
 
 
 def test_a_route_must_be_a_table() -> None:

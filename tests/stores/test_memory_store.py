@@ -12,7 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from underlay.stores.memory import MemoryStore, StoreCounts
+from underlay.stores.memory import MemoryStore
+from underlay.stores.store import LOOK, StoreCounts
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,6 @@ class Thing:
     tag: int = 0
 
 
-LOOKED_AT = 8  # oldest entries whose expiry is looked at before a good one goes
 KEYS = st.sampled_from([b"%d" % number for number in range(12)])
 
 
@@ -78,9 +78,9 @@ class Model(RuleBasedStateMachine):
             return
         self.order = [pair for pair in self.order if pair[0] != key]
         if len(self.order) >= self.store.maxsize or self.size() + size > self.store.max_bytes:
-            oldest = self.order[:LOOKED_AT]
+            oldest = self.order[:LOOK]
             self.expired += sum(not self.good(thing) for _, thing in oldest)
-            self.order = [pair for pair in oldest if self.good(pair[1])] + self.order[LOOKED_AT:]
+            self.order = [pair for pair in oldest if self.good(pair[1])] + self.order[LOOK:]
         while len(self.order) >= self.store.maxsize:
             self.order.pop(0)
             self.by_entries += 1

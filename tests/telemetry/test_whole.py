@@ -212,6 +212,7 @@ def test_miss_hit_failure_trip_and_refusal(seen: Seen) -> None:
         "underlay.cache.entries.limit": {"{}": 1000},
         "underlay.cache.size": {"{}": runtime.cache.size_bytes},
         "underlay.cache.size.limit": {"{}": 256 * 2**20},
+        "underlay.batch.queued": {labels(): 0},
         "underlay.circuit_breaker.state": {
             labels(underlay__circuit_breaker__state=state): float(state == "open")
             for state in ("closed", "open", "half_open")

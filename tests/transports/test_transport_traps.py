@@ -1,5 +1,5 @@
-"""Traps: replies that are read already, framing that breaks after a whole body, faults around the send, and ready
-clients whose options must count."""
+"""Traps: replies that are read already, framing that breaks after a whole body, faults around the send, and
+ready clients whose options must count."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def spent_once(lab: Lab, frames: list[bytes]) -> Any:
 def test_a_response_that_the_apps_transport_has_read_is_handed_on(
     lab: Lab, stream: bool, coding: str
 ) -> None:
-    """A transport that reads its responses (to log or record them): the caller gets that very response, its spent
-    stream is never pulled again, and the answer is recorded, stored and replayed as what was read."""
+    """A transport that reads its responses (to log or record them): the caller gets that very response, its
+    spent stream is never pulled again, and the answer is recorded, stored and replayed as what was read."""
     plain = b"".join(CHAT_FRAMES) if stream else dumped(CHAT)
     wire = gzip.compress(plain) if coding else plain
     kind = "text/event-stream" if stream else "application/json"
@@ -120,8 +120,8 @@ def test_a_response_that_the_apps_transport_has_read_is_handed_on(
 
 
 def test_a_response_that_was_closed_unread_fails_as_with_a_bare_client(lab: Lab) -> None:
-    """A transport that closes its response unread: the caller meets the family's own error, the provider is not
-    blamed, and nothing is kept."""
+    """A transport that closes its response unread: the caller meets the family's own error, the provider is
+    not blamed, and nothing is kept."""
 
     def handle(request: Any) -> Any:
         response = lab.module.Response(200, headers=JSON_TYPE, stream=spent_once(lab, [dumped(CHAT)]))
@@ -152,8 +152,8 @@ def test_a_response_that_was_closed_unread_fails_as_with_a_bare_client(lab: Lab)
 
 
 def test_json_whose_framing_breaks_after_its_last_byte_is_not_whole(lab: Lab) -> None:
-    """A body that parses and then fails was not ended cleanly: the reader gets the error, nothing is kept, and the
-    provider is blamed."""
+    """A body that parses and then fails was not ended cleanly: the reader gets the error, nothing is kept,
+    and the provider is blamed."""
     error = lab.module.RemoteProtocolError("peer closed connection without sending complete message body")
     lab.setup([Scripted(200, JSON_TYPE, [dumped(CHAT), error])])
 
@@ -296,8 +296,8 @@ def test_a_204_is_no_failure(lab: Lab) -> None:
 def test_a_fault_of_ours_around_the_send_never_reaches_the_app(
     lab: Lab, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the adapter itself does before and after the send may fail: the request goes out once, the answer comes
-    back, the fault is counted."""
+    """What the adapter itself does before and after the send may fail: the request goes out once, the answer
+    comes back, the fault is counted."""
     from underlay.pipeline import perform
 
     def broken(*_: Any) -> Any:
@@ -321,7 +321,8 @@ def test_a_fault_of_ours_around_the_send_never_reaches_the_app(
 
 
 def test_a_fault_after_the_permit_gives_it_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A probe that a fault of ours befalls before it has books of its own frees its slot: the next call probes."""
+    """A probe that a fault of ours befalls before it has books of its own frees its slot: the next call
+    probes."""
     from underlay.pipeline import perform
 
     lab.setup(
@@ -356,8 +357,8 @@ def reader_under(response: Any) -> Any:
 
 @pytest.mark.parametrize("family", ["httpx", "httpx2"])
 def test_a_body_that_is_closed_under_its_reader_does_not_look_finished(family: str) -> None:
-    """One thread closes the response that another is reading (a stop button): the reader gets the family's read
-    error and not an end, upstream is closed, and nothing is kept."""
+    """One thread closes the response that another is reading (a stop button): the reader gets the family's
+    read error and not an end, upstream is closed, and nothing is kept."""
     started, go = threading.Event(), threading.Event()
     lab = Lab(f"sync-{family}").setup([])
     lab.setup([stream_reply([CHAT_FRAMES[0], started.set, lambda: go.wait(10), *CHAT_FRAMES[1:]])])
@@ -374,27 +375,15 @@ def test_a_body_that_is_closed_under_its_reader_does_not_look_finished(family: s
     assert [event.ending for event in lab.recorder.calls[0].of(CallEnded)] == [Ending.CLOSED]
 
 
-@pytest.mark.parametrize("first_reads", [0, 1, len(CHAT_FRAMES) + 1])
-def test_the_seam_of_coalescing_holds_through_the_adapters(
-    lab: Lab, first_reads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stage that answers `Join` makes a second call a reader of the first one's body: it pulls through ports of
-    its own, both get every frame, and upstream is asked and closed once."""
-    from underlay.pipeline import perform
-    from underlay.pipeline.flow import Join
-    from underlay.telemetry.attributes import Stage
-
-    lab.setup([stream_reply()])
+@pytest.mark.parametrize("first_reads", [0, 1, len(CHAT_FRAMES)])
+def test_a_second_call_reads_the_body_of_the_first(lab: Lab, first_reads: int) -> None:
+    """An identical call becomes a reader of the first one's body: it pulls through ports of its own, both get
+    every frame, and upstream is asked, pulled and closed once."""
+    lab.setup([stream_reply()], llm_cache={"enabled": False})
 
     async def scenario() -> None:
         client = lab.client()
         first = await lab.open(client, body=ASK)
-        body = reader_under(first)._body
-
-        async def join(_: Any) -> Join:
-            return Join(body)
-
-        monkeypatch.setattr(perform, "STAGES", ((Stage.COALESCE, join),))
         ahead = lab.frames(first)
         got = [frame for _ in range(first_reads) if (frame := await ahead.next()) is not None]
         second = await lab.open(client, body=ASK)
@@ -427,8 +416,8 @@ class _Suspends:
 def test_a_store_that_would_suspend_costs_only_the_entry(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a synchronous call a store that has to wait for a loop is a fault of ours: the body is whole, nothing is
-    raised, and upstream is closed."""
+    """In a synchronous call a store that has to wait for a loop is a fault of ours: the body is whole,
+    nothing is raised, and upstream is closed."""
 
     async def store(self: BasePorts, key: bytes, entry: Any) -> bool:
         await _Suspends()
@@ -463,7 +452,8 @@ def under(lab: Lab, client: Any, url: str = CHAT_URL) -> Any:
 
 
 def test_the_options_of_a_ready_client_count(lab: Lab) -> None:
-    """TLS, proxies, mounts and a transport of the app's own are what the options say, with underlay over each."""
+    """TLS, proxies, mounts and a transport of the app's own are what the options say, with underlay over
+    each."""
     runtime = lab.runtime
     plain = ready(lab, runtime, verify=False)
     assert under(lab, plain).inner._pool._ssl_context.verify_mode is ssl.CERT_NONE
@@ -506,7 +496,8 @@ def test_library_calls_use_the_proxies_of_the_environment(
 def test_a_ready_client_is_covered_by_a_release_without_the_seam(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the private seam is gone, a ready client still goes through the runtime, by the public `transport=`."""
+    """Where the private seam is gone, a ready client still goes through the runtime, by the public
+    `transport=`."""
     monkeypatch.setattr(seam, "_METHOD", "_renamed_tomorrow")
     client = ready(lab, lab.runtime)
     assert under(lab, client).engine is lab.runtime.engine
@@ -528,7 +519,8 @@ def test_an_answer_larger_than_the_whole_store_is_not_said_to_be_kept(lab: Lab) 
 
 
 def test_a_ready_client_keeps_its_own_runtime_under_zero_code(lab: Lab) -> None:
-    """Where another runtime is under every client of the process, a ready client goes through its own alone."""
+    """Where another runtime is under every client of the process, a ready client goes through its own
+    alone."""
     other = Recorder()
     lab.setup([json_reply()])
     seam.install(Runtime({}, listeners=[other]).engine)
@@ -616,8 +608,8 @@ def test_no_store_passes_the_cache_by(lab: Lab) -> None:
 
 
 def test_a_request_without_control_headers_is_otherwise_the_callers(lab: Lab) -> None:
-    """Where control headers are taken off, method, URL, the other headers, the body and the extensions (timeouts,
-    trace hooks) of what leaves are those of the caller's request."""
+    """Where control headers are taken off, method, URL, the other headers, the body and the extensions
+    (timeouts, trace hooks) of what leaves are those of the caller's request."""
     seen: list[Any] = []
 
     def handle(request: Any) -> Any:
@@ -659,8 +651,8 @@ def test_what_is_remembered_of_requests_is_bounded() -> None:
 
 @pytest.mark.parametrize("family", ["httpx", "httpx2"])
 def test_a_task_that_outlives_the_send_it_was_started_in_is_covered(family: str) -> None:
-    """What a transport starts while it sends passes straight through as long as the send lasts, and is a caller
-    like any other afterwards."""
+    """What a transport starts while it sends passes straight through as long as the send lasts, and is a
+    caller like any other afterwards."""
     lab = Lab(f"asyncio-{family}").setup([json_reply()])
     started: list[asyncio.Task[None]] = []
     sent = asyncio.Event()

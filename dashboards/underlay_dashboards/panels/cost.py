@@ -30,7 +30,8 @@ def tokens_per_second(dialect: Dialect) -> Graph:
     saved = s.per_second(m.TOKENS_SAVED, by=(a.TOKEN_TYPE,), dialect=dialect)
     return graph(
         "Tokens paid and saved",
-        "Tokens per second that providers answered with, against those that came from the cache.",
+        "Tokens per second that providers answered with, against those that came from the cache or were "
+        "shared with an identical call.",
         [
             Query(paid, s.legend(a.TOKEN_TYPE, text="paid")),
             Query(saved, s.legend(a.TOKEN_TYPE, text="saved")),
@@ -72,8 +73,8 @@ def savings(dialect: Dialect) -> Graph:
     """Dollars per hour, spent and saved."""
     return graph(
         "Spent and saved per hour",
-        "US dollars per hour at this pace: what providers charge, and what the answers from the cache "
-        "would have cost. Both together are the bill without underlay.",
+        "US dollars per hour at this pace: what providers charge, and what the answers from the cache and "
+        "those shared with an identical call would have cost. Both together are the bill without underlay.",
         [
             Query(s.per_second(m.COST_TOTAL, scale=_AN_HOUR, dialect=dialect), "spent"),
             Query(s.per_second(m.COST_SAVED, scale=_AN_HOUR, dialect=dialect), "saved"),

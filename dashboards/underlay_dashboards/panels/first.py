@@ -166,10 +166,11 @@ def api_call_reduction(dialect: Dialect) -> Stat:
 
 
 def cost_saved(dialect: Dialect) -> Stat:
-    """Cost of what came from the cache."""
+    """Cost of what no request was needed for."""
     return tile(
         "Cost saved",
-        "What the answers that came from the cache would have cost at the provider, in US dollars.",
+        "What the answers that came from the cache, or were shared with an identical call, would have cost "
+        "at the provider, in US dollars.",
         s.or_zero(s.total(m.COST_SAVED, dialect=dialect), s.total(m.CALLS, dialect=dialect)),
         s.unit(m.COST_SAVED),
         ((None, NEUTRAL), (0.000001, GOOD)),
@@ -200,10 +201,11 @@ def time_saved(dialect: Dialect) -> Stat:
 
 
 def tokens_saved(dialect: Dialect) -> Stat:
-    """Tokens that came from the cache."""
+    """Tokens that no request was needed for."""
     return tile(
         "Tokens saved",
-        "Input and output tokens of the answers that came from the cache.",
+        "Input and output tokens of the answers that came from the cache, or were shared with an identical "
+        "call.",
         s.or_zero(s.total(m.TOKENS_SAVED, dialect=dialect), s.total(m.CALLS, dialect=dialect)),
         s.unit(m.TOKENS_SAVED),
         ((None, NEUTRAL), (1, GOOD)),

@@ -9,6 +9,7 @@ from underlay.telemetry import metrics as m
 from underlay.telemetry.attributes import BatchMode, CacheResult
 from underlay_dashboards import signals as s
 from underlay_dashboards.panels.first import ANSWERED
+from underlay_dashboards.panels.windows import MODE_COLORS
 from underlay_dashboards.style import Query, graph
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def batch_against_individual(dialect: Dialect) -> Graph:
     return graph(
         "Batch and individual",
         "P95 of the calls that a provider answered, sent alone against sent in a batch (merged into one "
-        "request, or released together). The second line is empty until something is batched.",
+        "request, or released together), their wait in the window included. A line is missing where no call "
+        "was sent that way.",
         [
             Query(
                 s.quantile(
@@ -102,7 +104,7 @@ def batch_against_individual(dialect: Dialect) -> Graph:
             ),
         ],
         s.unit(m.CALL_DURATION),
-        colors={"individual": "blue", BatchMode.MERGED: "purple", BatchMode.RELEASED: "light-purple"},
+        colors={"individual": MODE_COLORS[BatchMode.ALONE], **{mode: MODE_COLORS[mode] for mode in together}},
     )  # fmt: skip
 
 

@@ -8,10 +8,10 @@ from underlay.telemetry import attributes as a
 from underlay.telemetry import metrics as m
 from underlay.telemetry.attributes import Verdict
 from underlay_dashboards import signals as s
-from underlay_dashboards.style import Query, graph, markdown
+from underlay_dashboards.style import Query, graph, tile
 
 if TYPE_CHECKING:
-    from grafana_foundation_sdk.builders.text import Panel as Text
+    from grafana_foundation_sdk.builders.stat import Panel as Stat
     from grafana_foundation_sdk.builders.timeseries import Panel as Graph
 
     from underlay_dashboards.signals import Dialect
@@ -30,10 +30,6 @@ VERDICT_COLORS: dict[str, str] = {
     Verdict.FAILURE: "red",
     Verdict.NOTHING: "gray",
 }
-_WAITS = (
-    "Nothing is batched yet: no metric of the vocabulary counts batches. This panel fills when calls are "
-    "sent together (`llm_batch`)."
-)
 
 
 def calls_and_requests(dialect: Dialect) -> Graph:
@@ -75,11 +71,27 @@ def upstream(dialect: Dialect) -> Graph:
     )
 
 
-def batches(_dialect: Dialect) -> Text:
-    """Batches processed: waits for its metric."""
-    return markdown("Batches processed", "How many batches were sent. Empty by design today.", _WAITS)
+def batches(dialect: Dialect) -> Stat:
+    """Batches over the time range."""
+    sent = s.histogram_count(m.BATCH_SIZE, dialect=dialect)
+    return tile(
+        "Batches processed",
+        "How often calls left a window together in the time range, merged into one request or released side "
+        "by side. The row `Flights and windows` has the details.",
+        s.or_zero(sent, s.total(m.CALLS, dialect=dialect)),
+        s.unit_of_count(m.BATCH_SIZE),
+        decimals=0,
+    )
 
 
-def average_batch_size(_dialect: Dialect) -> Text:
-    """Average batch size: waits for its metric."""
-    return markdown("Average batch size", "Calls per batch, on average. Empty by design today.", _WAITS)
+def average_batch_size(dialect: Dialect) -> Stat:
+    """Mean size of the batches over the time range."""
+    return tile(
+        "Average batch size",
+        "Calls that left a window together, on average over the time range. Calls that did not wait for "
+        "others are in no batch.",
+        s.histogram_mean(m.BATCH_SIZE, window=s.RANGE, dialect=dialect),
+        s.unit(m.BATCH_SIZE),
+        decimals=1,
+        empty="nothing batched",
+    )

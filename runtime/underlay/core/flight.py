@@ -48,7 +48,14 @@ class Over:
     ending: Ending
     error: BaseException | None = None
 
+    @property
+    def given_up(self) -> bool:
+        """Whether the body ended because of one of its readers, and says nothing about the answer: whoever
+        had no byte of it may ask anew."""
+        return self.ending in _GIVEN_UP
 
+
+_GIVEN_UP: Final = frozenset((Ending.CLOSED, Ending.DROPPED, Ending.CANCELLED))
 WAIT: Final = Wait()
 _PULL_ALONE: Final = Pull(shared=False)
 _PULL_SHARED: Final = Pull(shared=True)
@@ -60,7 +67,18 @@ class Flight:
     are dropped once every reader has them, nobody may join, and a reader that lags by more than `cap` is cut
     off instead of holding up the rest."""
 
-    __slots__ = ("_base", "_frames", "_held", "_next", "_over", "_pulling", "_readers", "cap", "whole")
+    __slots__ = (
+        "_alone",
+        "_base",
+        "_frames",
+        "_held",
+        "_next",
+        "_over",
+        "_pulling",
+        "_readers",
+        "cap",
+        "whole",
+    )
 
     def __init__(self, cap: int) -> None:
         self.cap = cap
@@ -71,6 +89,7 @@ class Flight:
         self._readers: dict[int, int] = {}
         self._next = 0
         self._pulling = False
+        self._alone = 0  # the reader that pulls by itself, in its own call
         self._over: Over | None = None
 
     @classmethod
@@ -109,10 +128,19 @@ class Flight:
         return self._next
 
     def step(self, reader: int) -> Frame | Pull | Wait | Over:
-        """What this reader does next."""
+        """What this reader does next.
+
+        Who joins while a lone reader pulls is given nothing until that pull has ended: it dies with that
+        reader, and those who have had no byte can still ask anew.
+        """
         place = self._readers.get(reader)
         if place is None:
             return self._over or Over(Ending.CLOSED)
+        if place == 0:
+            if self._alone and self._alone != reader:
+                return WAIT
+            if self._over is not None and self._over.given_up:
+                return self._over
         index = place - self._base
         if index < 0:
             del self._readers[reader]
@@ -128,11 +156,15 @@ class Flight:
         if self._pulling:
             return WAIT
         self._pulling = True
-        return _PULL_SHARED if len(self._readers) > 1 else _PULL_ALONE
+        if len(self._readers) > 1:
+            return _PULL_SHARED
+        self._alone = reader
+        return _PULL_ALONE
 
     def pulled(self, data: bytes) -> None:
         """The pull brought a frame."""
         self._pulling = False
+        self._alone = 0
         self._frames.append(data)
         self._held += len(data)
         if self._held > self.cap:
@@ -142,6 +174,7 @@ class Flight:
     def end(self, ending: Ending, error: BaseException | None = None) -> bool:
         """The body ended. Only the first end counts: returns whether this was it."""
         self._pulling = False
+        self._alone = 0
         if self._over is not None:
             return False
         self._over = Over(ending, error) if error is not None or ending is not Ending.COMPLETE else _COMPLETE

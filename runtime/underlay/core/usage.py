@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from underlay.telemetry.events import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = [
     "Billing",
@@ -26,6 +26,9 @@ __all__ = [
     "merge_anthropic",
     "responses_billing",
     "responses_usage",
+    "shares",
+    "usage_parts",
+    "usage_sums",
 ]
 
 
@@ -205,3 +208,103 @@ _NO_BILLING = Billing()
 
 def _charged(billing: Billing) -> Billing | None:
     return None if billing == _NO_BILLING else billing
+
+
+def shares(total: int, weights: Sequence[int]) -> list[int]:
+    """Whole parts of `total` that add up to it, in proportion to the weights; even ones where no weight is
+    above zero.
+
+    The largest remainder method (Hamilton): every part is the exact share rounded down, and what is left goes
+    by ones to the largest remainders, the first of equal ones before. No part is more than its exact share
+    rounded up.
+    """
+    whole = sum(weights)
+    if whole <= 0:
+        weights, whole = [1] * len(weights), len(weights)
+    parts, remainders = [], []
+    for weight in weights:
+        part, remainder = divmod(total * weight, whole)
+        parts.append(part)
+        remainders.append(remainder)
+    order = sorted(range(len(parts)), key=lambda i: -remainders[i])
+    for i in order[: total - sum(parts)]:
+        parts[i] += 1
+    return parts
+
+
+_ENTERED = ("prompt", "input", "cached")
+_PRODUCED = ("completion", "output", "reasoning")
+_Parts = tuple[int | float, ...]
+
+
+def usage_parts(usage: object, entered: Sequence[int], produced: Sequence[int]) -> list[_Parts | None]:
+    """How one reply's raw `usage` divides among those whose requests were merged: for every number in it, in
+    the order in which it is written, the part of each; None where all keep it (a duration).
+
+    The weights, one each, are of what entered and of what was produced. Counts stay whole and add up, nested
+    ones too, and no part of a detail is more than the part of what it is a detail of; where the total is the
+    sum of prompt and completion, so is every part of it. Of fractions only money ("cost") is divided.
+    """
+    taken = _counted(usage, ("prompt_tokens", "input_tokens"))
+    given = _counted(usage, ("completion_tokens", "output_tokens"))
+    inputs = list(entered) if taken is None else shares(taken, entered)
+    outputs = [0] * len(inputs) if given is None else shares(given, produced)
+    both = [a + b for a, b in zip(inputs, outputs, strict=True)]
+    found: list[_Parts | None] = []
+    for path, value in _leaves(usage):
+        kind = path[0]
+        if kind.startswith(_ENTERED):
+            found.append(_parts(path, value, inputs))
+        else:
+            found.append(_parts(path, value, outputs if kind.startswith(_PRODUCED) else both))
+    return found
+
+
+def usage_sums(usages: Sequence[object]) -> list[int | float | None]:
+    """The other way round: for every number in the first raw `usage`, in the order in which it is written,
+    the sum over all of them; None where the first one's stays."""
+    others = [dict(_leaves(usage)) for usage in usages[1:]]
+    found: list[int | float | None] = []
+    for path, value in _leaves(usages[0]):
+        adds = _is_count(path, value) or _is_money(path, value)
+        found.append(value + sum(other.get(path, 0) for other in others) if adds else None)
+    return found
+
+
+def _counted(usage: object, names: tuple[str, ...]) -> int | None:
+    raw = usage if isinstance(usage, dict) else {}
+    return _first(*(_count(raw.get(name)) for name in names))
+
+
+def _leaves(usage: object) -> Iterator[tuple[tuple[str, ...], int | float]]:
+    return _numbers(usage, ()) if isinstance(usage, dict) else iter(())
+
+
+def _numbers(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int | float]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _numbers(inner, (*path, name))
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from _numbers(inner, (*path, str(place)))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield path, value
+
+
+def _is_count(path: tuple[str, ...], value: int | float) -> bool:
+    # Some servers write counts as 8.0.
+    return _count(value) is not None and (type(value) is int or "token" in path[-1])
+
+
+def _is_money(path: tuple[str, ...], value: int | float) -> bool:
+    return value >= 0 and any("cost" in name for name in path)
+
+
+def _parts(path: tuple[str, ...], value: int | float, weights: Sequence[int]) -> _Parts | None:
+    if _is_count(path, value):
+        parts = shares(int(value), weights)
+        return tuple(parts) if type(value) is int else tuple(map(float, parts))
+    if _is_money(path, value):
+        whole = sum(weights)
+        return tuple(value * weight / whole if whole else value / len(weights) for weight in weights)
+    return None

@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any, Final
 from underlay import global_runtime
 from underlay.errors import CircuitOpenError
 from underlay.n3.classic import _CircuitBreaker, _LLMCache, _LLMMetrics
-from underlay.n3.shapes import cache_stats, circuit_stats, llm_stats
+from underlay.n3.shapes import batch_stats, cache_stats, circuit_stats, llm_stats
 from underlay.runtime import CircuitHandle, Runtime
+from underlay.settings import Settings, load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from underlay.n3.shapes import BatchStats, CacheStats, CircuitStats, LLMStats
     from underlay.pipeline.engine import Clock
-    from underlay.settings import Settings
 
 __all__ = [
     "RUNTIME_SETTINGS",
@@ -78,12 +78,13 @@ def configure(
     """Make the runtime behind these names anew, from `settings` or RUNTIME_SETTINGS, and return it.
 
     Cache, circuits and statistics start empty; calls under way end on the runtime that they began on. What
-    RUNTIME_SETTINGS leaves as it was is left to environment and file. Raises SettingsError for wrong
+    RUNTIME_SETTINGS leaves as it was is left to environment and file. Windows are those of the classic
+    description (`llm_batch.linger: fixed`) unless a setting says otherwise. Raises SettingsError for wrong
     settings.
     """
     global _runtime
     with _lock:
-        _runtime = Runtime(_changed() if settings is None else settings, clock=clock)
+        _runtime = Runtime(_classic(_changed() if settings is None else settings), clock=clock)
         return _runtime
 
 
@@ -124,6 +125,14 @@ def _changed() -> dict[str, object]:
         else given
         for section, given in RUNTIME_SETTINGS.items()
     }
+
+
+def _classic(settings: Mapping[str, object] | Settings) -> Mapping[str, object] | Settings:
+    """The settings with the classic window, where neither they nor environment and file name a linger."""
+    if isinstance(settings, Settings) or load(settings).sources["llm_batch.linger"] != "default":
+        return settings
+    batch = settings.get("llm_batch", {})
+    return {**settings, "llm_batch": {**batch, "linger": "fixed"}} if isinstance(batch, dict) else settings
 
 
 def _say_ignored(shared: Runtime) -> None:
@@ -177,13 +186,9 @@ def _get_llm_stats() -> LLMStats:
 
 
 def _get_batch_stats() -> BatchStats:
-    """Dispatches of windows. Calls go out one by one yet, so that only the bound is not zero."""
-    return {
-        "batches_processed": 0,
-        "requests_batched": 0,
-        "avg_batch_size": 0.0,
-        "max_batch_size": _current().settings.llm_batch.max_batch_size,
-    }
+    """Windows that left, the calls in them, their mean size and its bound, over all models."""
+    runtime = _current()
+    return batch_stats(runtime.stats().values(), bound=runtime.settings.llm_batch.max_batch_size)
 
 
 class _CircuitReader:

@@ -20,6 +20,7 @@ __all__ = [
     "CircuitStats",
     "LLMStats",
     "ModelCounts",
+    "batch_stats",
     "cache_stats",
     "circuit_stats",
     "llm_stats",
@@ -62,7 +63,8 @@ class LLMStats(TypedDict):
 
 
 class BatchStats(TypedDict):
-    """Shape of `_get_batch_stats()`; `max_batch_size` is the configured bound, not the largest batch seen."""
+    """Shape of `_get_batch_stats()`: windows that left, the calls in them, and calls per window (0.0 without
+    one); `max_batch_size` is the configured bound, not the largest batch seen."""
 
     batches_processed: int
     requests_batched: int
@@ -95,6 +97,20 @@ def cache_stats(size: int, hits: int, misses: int, evictions: int) -> CacheStats
         "misses": misses,
         "hit_rate": hits / lookups if lookups else 0.0,
         "evictions": evictions,
+    }
+
+
+def batch_stats(models: Iterable[ModelStats], *, bound: int) -> BatchStats:
+    """The shape of the dispatches of all models together; `bound` is the configured `max_batch_size`."""
+    batches = calls = 0
+    for stats in models:
+        batches += stats.batches.total()
+        calls += stats.batched.total()
+    return {
+        "batches_processed": batches,
+        "requests_batched": calls,
+        "avg_batch_size": calls / batches if batches else 0.0,
+        "max_batch_size": bound,
     }
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from underlay.pipeline.recognise import Asked
     from underlay.pipeline.watch import Watched
     from underlay.providers.dialect import Observer
+    from underlay.telemetry.events import Usage
 
 __all__ = ["Attempt"]
 
@@ -34,7 +35,11 @@ _ENTRY_OVERHEAD = 1024  # bytes an entry takes besides its body: key, headers, o
 
 
 class Attempt:
-    """Reads the answer as it passes, and settles the books at its end."""
+    """Reads the answer as it passes, and settles the books at its end.
+
+    `sent` false: the answer was split off a reply that another call asked for, and no request was this
+    call's. `spent` is cost and usage, known at the end.
+    """
 
     __slots__ = (
         "_asked",
@@ -48,11 +53,21 @@ class Attempt:
         "_upstream",
         "_watched",
         "number",
+        "sent",
+        "spent",
         "stream",
     )
 
     def __init__(
-        self, engine: Engine, asked: Asked, watched: Watched, permit: Permit | None, number: int, now: float
+        self,
+        engine: Engine,
+        asked: Asked,
+        watched: Watched,
+        permit: Permit | None,
+        number: int,
+        now: float,
+        *,
+        sent: bool = True,
     ) -> None:
         self._engine = engine
         self._asked = asked
@@ -65,8 +80,11 @@ class Attempt:
         self._ended = False
         self._typed = False  # whether the reply says that its body is one of those that can be seen to be cut
         self.number = number
+        self.sent = sent
+        self.spent: tuple[float | None, Usage | None] | None = None
         self.stream = False
-        watched.event(AttemptStarted(number))
+        if sent:
+            watched.event(AttemptStarted(number))
 
     def answered(self, upstream: Upstream) -> None:
         """The head of the reply came."""
@@ -148,6 +166,7 @@ class Attempt:
             verdict = judge(status, ending, error=bool(outcome.error), blame=outcome.blame)
         error_type = _error_type(status, ending, outcome, mishap)
         cost = self._engine.cost(self._asked, outcome)
+        self.spent = (cost, outcome.usage)
         # A finaliser cannot wait for a store: a dropped answer is never kept, however whole it is.
         entry, reason = self._entry(outcome, flight, now, cost) if keep else (None, "dropped")
         self._close(
@@ -166,6 +185,7 @@ class Attempt:
                 outcome.finish_reasons,
                 entry is not None,
                 reason,
+                self.sent,
             ),
         )
         return ending, error_type, entry

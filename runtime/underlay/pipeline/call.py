@@ -9,12 +9,14 @@ from underlay.telemetry.events import CallEnded
 
 if TYPE_CHECKING:
     from underlay.pipeline.watch import Watched
+    from underlay.telemetry.events import Usage
 
 __all__ = ["Call"]
 
 
 class Call:
-    """Ends once, with its reader. Times are seconds on the runtime's clock."""
+    """Ends once, with its reader. Times are seconds on the runtime's clock. `saved` is what its own request
+    would have cost, for a call that read another's answer."""
 
     __slots__ = (
         "_chunks",
@@ -24,6 +26,7 @@ class Call:
         "batch_mode",
         "error_type",
         "result",
+        "saved",
         "started",
         "status",
         "stream",
@@ -38,6 +41,7 @@ class Call:
         self.batch_mode = BatchMode.ALONE
         self.status: int | None = None
         self.error_type = ""
+        self.saved: tuple[float | None, Usage | None] = (None, None)
         self._chunks = 0
         self._first: float | None = None
         self._last = started
@@ -72,5 +76,6 @@ class Call:
                 interval,
                 self.batch_mode,
                 self.watched.trace_id(),
+                *self.saved,
             )
         )

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from underlay.core.circuit_breaker import Policy
 from underlay.pipeline.circuits import Circuits
+from underlay.pipeline.flights import Flights
 from underlay.pipeline.prices import Prices
 from underlay.pipeline.recognise import Memo
 from underlay.pipeline.watch import Watch
+from underlay.pipeline.windows import Windows
 from underlay.stores.memory import MemoryStore
 from underlay.telemetry.attributes import Stage
 from underlay.telemetry.events import Unpriced
@@ -54,7 +56,8 @@ class Droppable(Protocol):
 
 
 class State:
-    """The state of one process: locks, circuits, store, memo, and the readers that were garbage-collected.
+    """The state of one process: locks, circuits, store, memo, flights, windows, and the readers that were
+    garbage-collected.
 
     A finaliser may run anywhere, also while this thread holds one of our locks. So it only appends to
     `dropped`, and the next caller closes those books.
@@ -71,6 +74,8 @@ class State:
         self.circuits = Circuits(policy, watch.event)
         self.store = store if store is not None else MemoryStore(cache.maxsize, cache.max_bytes)
         self.memo = Memo()
+        self.flights = Flights()
+        self.windows = Windows()
         self.dropped: deque[tuple[Droppable, float]] = deque()
 
 
@@ -132,8 +137,8 @@ class Engine:
                 self.faults.report(Stage.RECORD, error)
 
     def forked(self) -> None:
-        """In a fork child: circuits and permits of the parent do not exist here, and its locks may be held
-        for ever."""
+        """In a fork child: circuits, permits, flights and windows of the parent do not exist here, and its
+        locks may be held for ever."""
         listeners = self.watch.listeners
         self.watch = Watch(listeners)
         self.faults = self.watch.faults

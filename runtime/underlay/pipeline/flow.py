@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from underlay.pipeline.attempt import Attempt
     from underlay.pipeline.call import Call
     from underlay.pipeline.engine import Engine
+    from underlay.pipeline.flights import Lead
     from underlay.pipeline.ports import Exchange, Ports, Upstream
-    from underlay.pipeline.reader import Body, Reader
+    from underlay.pipeline.reader import Reader
     from underlay.pipeline.recognise import Asked
+    from underlay.pipeline.windows import Seat
 
 __all__ = ["PROCEED", "Flow", "Join", "Proceed", "Reply", "Step", "Wait"]
 
@@ -39,17 +41,18 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Read a body that is already in flight."""
+    """Read the body that another call is fetching."""
 
-    body: Body
+    lead: Lead
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait to be woken, then ask the same stage again: a window to close, a leader elsewhere to store its
-    answer."""
+    """Wait to be woken, or until that time on the runtime's clock, then ask the same stage again: a head to
+    come, a window to close, a lead elsewhere to store its answer."""
 
     waiter: object
+    until: float
 
 
 Step = Proceed | Reply | Join | Wait
@@ -58,17 +61,27 @@ PROCEED: Final = Proceed()
 
 class Flow:
     """What one call has gathered so far. `foreign` is the exception that came from the app's own transport:
-    it alone passes as it is."""
+    it alone passes as it is.
+
+    `looked` is how many answers had landed when this call looked into the cache, `since` when it began to
+    wait for another call's answer, `elsewhere` what it waits on for one of another home.
+    """
 
     __slots__ = (
         "asked",
         "attempt",
         "call",
+        "elsewhere",
         "engine",
         "exchange",
+        "following",
         "foreign",
+        "lead",
+        "looked",
         "permit",
         "ports",
+        "seat",
+        "since",
         "stage",
         "upstream",
     )
@@ -84,3 +97,9 @@ class Flow:
         self.permit: Permit | None = None
         self.upstream: Upstream | None = None
         self.foreign: BaseException | None = None
+        self.looked = 0
+        self.since: float | None = None
+        self.lead: Lead | None = None
+        self.following: Lead | None = None
+        self.elsewhere: object | None = None
+        self.seat: Seat | None = None

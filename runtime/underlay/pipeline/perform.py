@@ -9,24 +9,29 @@ the upstream reply is handed over and only the book-keeping is lost. Nothing is 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from underlay.core.circuit_breaker import Refusal
 from underlay.core.flight import Flight
 from underlay.pipeline.attempt import Attempt
 from underlay.pipeline.call import Call
-from underlay.pipeline.flow import PROCEED, Flow, Join, Proceed, Reply, Wait
+from underlay.pipeline.coalesce import joined, release_lead
+from underlay.pipeline.flow import PROCEED, Flow, Join, Reply, Wait
 from underlay.pipeline.ports import Exchange, Mishap
+from underlay.pipeline.queue import release_seat
 from underlay.pipeline.reader import Body, Reader
 from underlay.pipeline.recognise import recognise
-from underlay.pipeline.stages import STAGES, refuse
+from underlay.pipeline.replies import admit, refuse
+from underlay.pipeline.stages import STAGES
 from underlay.settings import Mode
 from underlay.telemetry.attributes import Ending, Stage, Verdict
 from underlay.telemetry.events import CallStarted
 
 if TYPE_CHECKING:
     from underlay.pipeline.engine import Engine
+    from underlay.pipeline.flow import Step
     from underlay.pipeline.ports import Ports
+    from underlay.pipeline.windows import Seat
     from underlay.providers.recognise import Candidate
 
 __all__ = ["perform"]
@@ -40,7 +45,10 @@ async def perform(engine: Engine, exchange: Exchange, candidate: Candidate, port
     own cancellation."""
     flow = Flow(engine, exchange, ports)
     try:
-        return await _stages(flow, candidate)
+        reply = await _stages(flow, candidate)
+        if reply.upstream is None:
+            _release(flow, None, None)  # answered without an upstream body of its own
+        return reply
     except BaseException as error:  # noqa: BLE001 sorted out below; what is not ours is raised again
         caught = error
     # Outside the handler: what the app's transport raises from here on must not carry a fault of ours.
@@ -64,15 +72,11 @@ async def _stages(flow: Flow, candidate: Candidate) -> Reply:
     for stage, step in STAGES:
         flow.stage = stage
         answer = await step(flow)
-        if answer is PROCEED:
-            continue
-        while isinstance(answer, Wait):
-            await flow.ports.wait(answer.waiter)
+        while answer is not PROCEED:
+            reply = await _acted(flow, answer)
+            if reply is not None:
+                return reply
             answer = await step(flow)
-        if isinstance(answer, Reply):
-            return answer
-        if isinstance(answer, Join):
-            return _joined(flow, answer.body)
     flow.stage = Stage.ATTEMPT
     return await _attempt(flow)
 
@@ -93,25 +97,25 @@ def _open(flow: Flow) -> None:
     flow.call = Call(flow.engine.watch.start(started), now, stream=ask.stream)
 
 
-def _joined(flow: Flow, body: Body) -> Reply:
-    upstream = body.upstream
-    assert upstream is not None  # noqa: S101 only a body with a head can be joined
-    flow.call.status = upstream.status
-    return Reply(upstream.status, upstream.headers, Reader(body, flow.call, flow.ports))
+async def _acted(flow: Flow, answer: Step) -> Reply | None:
+    """The reply, or None: the stage is to be asked again."""
+    if isinstance(answer, Reply):
+        return answer
+    if isinstance(answer, Wait):
+        await flow.ports.wait(answer.waiter, answer.until)
+        return None
+    assert isinstance(answer, Join)  # noqa: S101 the union is closed
+    return await joined(flow, answer.lead)
 
 
 async def _attempt(flow: Flow) -> Reply:
     """Take a permit, send, and hand over a body whose books are kept as it is read."""
     engine, ports, call, asked = flow.engine, flow.ports, flow.call, flow.asked
-    if engine.settings.circuit_breaker.mode is not Mode.OFF:
-        permit = engine.state.circuits.admit(asked.circuit, ports.now())
-        if isinstance(permit, Refusal):
-            answer = refuse(flow, permit)
-            if not isinstance(answer, Proceed):
-                assert isinstance(answer, Reply)  # noqa: S101 a refusal is one or the other
-                return answer
-        else:
-            flow.permit = permit
+    refusal = admit(flow)
+    if refusal is not None:
+        answer = refuse(flow, refusal)
+        assert isinstance(answer, Reply)  # noqa: S101 a breaker that observes admits
+        return answer
     attempt = flow.attempt = Attempt(engine, asked, call.watched, flow.permit, 1, ports.now())
     try:
         with call.watched.sending():
@@ -124,13 +128,26 @@ async def _attempt(flow: Flow) -> Reply:
     call.status = upstream.status
     attempt.answered(upstream)
     call.stream = attempt.stream
-    cap = (
-        engine.settings.llm_cache.max_entry_bytes
-        if asked.key and engine.settings.llm_cache.mode is not Mode.OFF
-        else 0
-    )
-    body = Body(engine, Flight(cap), upstream, attempt, asked.key)
-    return Reply(upstream.status, upstream.headers, Reader(body, call, ports), upstream)
+    body = Body(engine, Flight(_cap(flow)), upstream, attempt, asked.key)
+    reader = Reader(body, call, ports)
+    seat = flow.seat
+    if seat is not None:
+        body.then = partial(_landed, engine, seat)
+    if flow.lead is not None:
+        body.lead = flow.lead
+        engine.state.flights.answered(flow.lead, body)
+    return Reply(upstream.status, upstream.headers, reader, upstream)
+
+
+def _landed(engine: Engine, seat: Seat, now: float, ending: Ending) -> None:
+    engine.state.windows.landed(seat, now, answered=ending is Ending.COMPLETE)
+
+
+def _cap(flow: Flow) -> int:
+    """Bytes of an answer that are held, for the store and for those who join."""
+    settings = flow.engine.settings
+    kept = settings.llm_cache.mode is not Mode.OFF or flow.lead is not None
+    return settings.llm_cache.max_entry_bytes if flow.asked.key and kept else 0
 
 
 def _outgoing(exchange: Exchange) -> Exchange | None:
@@ -180,5 +197,14 @@ def _close_books(flow: Flow, error: BaseException, *, theirs: bool) -> None:
             flow.engine.state.circuits.settle(flow.asked.circuit, flow.permit, mishap.verdict, now, b"")
         if flow.call is not None:
             flow.call.end(mishap.ending, now, mishap.name)
+        _release(flow, error if theirs else None, mishap, fault=not theirs)
     except Exception as fault:  # noqa: BLE001 never break the app
         flow.engine.faults.report(Stage.RECORD, fault)
+
+
+def _release(flow: Flow, error: BaseException | None, mishap: Mishap | None, *, fault: bool = False) -> None:
+    """Nobody waits for a call that has ended without a body. Idempotent."""
+    try:
+        release_seat(flow, fault=fault)
+    finally:
+        release_lead(flow, error, mishap)

@@ -4,15 +4,28 @@ own."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Hashable, Sequence
 
     from underlay.core.cache import Entry
+    from underlay.stores.store import Held, Lease
     from underlay.telemetry.attributes import Ending, Verdict
 
-__all__ = ["Exchange", "Mishap", "Ports", "Upstream"]
+__all__ = ["NO_TIMEOUTS", "Exchange", "Mishap", "Ports", "Timeouts", "Upstream"]
+
+
+class Timeouts(NamedTuple):
+    """The four timeouts of a request, in seconds; None waits for ever."""
+
+    connect: float | None = None
+    read: float | None = None
+    write: float | None = None
+    pool: float | None = None
+
+
+NO_TIMEOUTS: Final = Timeouts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +85,40 @@ class Ports(Protocol):
         """Who may read the same upstream body live: all synchronous threads, or one event loop."""
         ...
 
+    @property
+    def timeouts(self) -> Timeouts:
+        """The caller's own timeouts for this request."""
+        ...
+
+    @property
+    def deadline(self) -> float:
+        """When the caller gives up, on the runtime's clock; infinite where that is not known."""
+        ...
+
+    @property
+    def patient(self) -> bool:
+        """Whether this caller may wait for another home: not a synchronous call in the thread of an event
+        loop, which would wait for what only that loop can bring."""
+        ...
+
     def now(self) -> float:
         """Seconds on the runtime's monotonic clock."""
         ...
 
     def describe(self, error: BaseException) -> Mishap:
         """Translate an exception of the client family, or of its event loop, at this one border."""
+        ...
+
+    def adopt(self, error: Exception) -> Exception:
+        """An exception that another call met, as this caller's client would have raised it: a new object."""
+        ...
+
+    def timed_out(self) -> Exception:
+        """The client's own error for a reply that did not come within the read timeout."""
+        ...
+
+    def forget(self) -> None:
+        """Let go of a reply that was not the caller's alone: to these ports nothing has been sent."""
         ...
 
     async def send(self, request: Exchange | None) -> Upstream:
@@ -96,20 +137,30 @@ class Ports(Protocol):
         """The stored entry, or None."""
         ...
 
-    async def store(self, key: bytes, entry: Entry) -> bool:
-        """Keep an entry. False when the store did not take it."""
+    async def store(self, key: bytes, entry: Entry, token: int = 0) -> bool:
+        """Keep an entry, under the lease with this token where there is one. False when the store did not
+        take it."""
+        ...
+
+    async def lease(self, key: bytes, ttl: float, token: int = 0) -> Lease | Held | None:
+        """Take, or with a token renew, the right to fetch what is missing. None: the store cannot say."""
+        ...
+
+    def free(self, key: bytes, token: int) -> None:
+        """Give a lease back."""
         ...
 
     def waiter(self) -> object:
         """A fresh thing to wait on, for one caller."""
         ...
 
-    async def wait(self, waiter: object) -> None:
-        """Wait until woken. The caller's own timeouts and cancellation apply."""
+    async def wait(self, waiter: object, until: float | None = None) -> None:
+        """Wait until woken, or until that time on the runtime's clock. The caller's own cancellation
+        applies."""
         ...
 
     def wake(self, waiter: object) -> None:
-        """Wake who waits on it. Harmless when nobody does any more."""
+        """Wake who waits on it, from any thread. Harmless when nobody does any more."""
         ...
 
     def spawn(self, work: Coroutine[object, object, None]) -> None:

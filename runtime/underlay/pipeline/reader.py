@@ -10,25 +10,44 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from underlay.core.flight import WAIT, Flight, Frame, LeftError, Over, Pull
-from underlay.telemetry.attributes import Ending, Stage
+from underlay.telemetry.attributes import CacheResult, Ending, Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from underlay.core.cache import Entry
     from underlay.pipeline.attempt import Attempt
     from underlay.pipeline.call import Call
     from underlay.pipeline.engine import Engine
+    from underlay.pipeline.flights import Lead
     from underlay.pipeline.ports import Mishap, Ports, Upstream
+    from underlay.telemetry.events import Usage
 
 __all__ = ["Body", "Reader"]
 
 
-_GIVEN_UP = frozenset((Ending.CLOSED, Ending.DROPPED, Ending.CANCELLED))
-
-
 class Body:
-    """A flight with what it needs of the world: its upstream, its books, and who waits for its next frame."""
+    """A flight with what it needs of the world: its upstream, its books, and who waits for its next frame.
 
-    __slots__ = ("_attempt", "_engine", "_key", "_waiting", "error_type", "flight", "lock", "upstream")
+    `head` is the reply's; `open_` says that there is an upstream to pull the body from, and to close. `lead`
+    is the call that fetches it, where others may join; `then` is called when the flight is over,
+    however it ended. `spent` is what the provider charged for it, known at the end.
+    """
+
+    __slots__ = (
+        "_attempt",
+        "_engine",
+        "_key",
+        "_waiting",
+        "error_type",
+        "flight",
+        "head",
+        "lead",
+        "lock",
+        "spent",
+        "then",
+        "upstream",
+    )
 
     def __init__(
         self,
@@ -37,15 +56,26 @@ class Body:
         upstream: Upstream | None = None,
         attempt: Attempt | None = None,
         key: bytes = b"",
+        *,
+        open_: bool = True,
     ) -> None:
         self.flight = flight
         self.lock = Lock()
-        self.upstream = upstream
+        self.head = upstream
+        self.upstream = upstream if open_ else None
         self.error_type = ""
+        self.spent: tuple[float | None, Usage | None] | None = None
+        self.lead: Lead | None = None
+        self.then: Callable[[float, Ending], None] | None = None
         self._attempt = attempt
         self._engine = engine
         self._key = key
         self._waiting: list[tuple[Ports, object]] = []
+
+    @property
+    def stream(self) -> bool:
+        """Whether the reply is a stream of events."""
+        return self._attempt is not None and self._attempt.stream
 
     def enlist(self, ports: Ports) -> object:
         """A waiter for the next change. Called under the lock."""
@@ -76,6 +106,18 @@ class Body:
             self._wake()
         if deserted:
             await self.desert(ports)
+        elif self.lead is not None and ports.now() >= self.lead.renew_at:
+            await self._renew(ports, self.lead)
+
+    async def _renew(self, ports: Ports, lead: Lead) -> None:
+        """The answer runs on: so does the right to store it."""
+        ttl = self._engine.settings.coalesce.wait_timeout
+        lead.renew_at = ports.now() + ttl / 2
+        await ports.lease(lead.key, ttl, lead.token)
+
+    async def conclude(self, ports: Ports) -> None:
+        """The whole body is here: settle, and store it."""
+        await self._end(ports, Ending.COMPLETE)
 
     async def desert(self, ports: Ports) -> None:
         """The last reader left a body that runs on."""
@@ -87,6 +129,8 @@ class Body:
         self._settle(now, Ending.DROPPED, None)
         with self.lock:
             self.flight.end(Ending.DROPPED)
+        self._land(now, None, Ending.DROPPED)
+        self._wake()
 
     async def _end(
         self, ports: Ports, ending: Ending, error: BaseException | None = None, mishap: Mishap | None = None
@@ -95,13 +139,15 @@ class Body:
         this order, so that a call that comes after the end finds the entry."""
         if mishap is not None:
             ending = mishap.ending
+        stored = False
         try:
             ending, entry = self._settle(ports.now(), ending, mishap)
             if entry is not None:
-                await self._keep(ports, entry)
+                stored = await self._keep(ports, entry)
         finally:
             with self.lock:
                 self.flight.end(ending, error if ending is not Ending.COMPLETE else None)
+            self._land(ports.now(), ports, ending, stored=stored)
             self._wake()
             if self.upstream is not None and not isinstance(error, GeneratorExit):
                 await self._let_go(ports, self.upstream, quietly=error is not None)
@@ -110,11 +156,28 @@ class Body:
         if self._attempt is None:
             return ending, None
         ending, self.error_type, entry = self._attempt.finish(ending, now, self.flight, mishap)
+        self.spent = self._attempt.spent
         return ending, entry
 
-    async def _keep(self, ports: Ports, entry: Entry) -> None:
+    async def _keep(self, ports: Ports, entry: Entry) -> bool:
         try:
-            await ports.store(self._key, entry)
+            return await ports.store(self._key, entry, self.lead.token if self.lead is not None else 0)
+        except Exception as error:  # noqa: BLE001 never break the app
+            self._engine.faults.report(Stage.RECORD, error)
+            return False
+
+    def _land(self, now: float, ports: Ports | None, ending: Ending, *, stored: bool = False) -> None:
+        """The flight is over: nobody follows it any more, and what waited for it goes on. Once."""
+        lead, self.lead = self.lead, None
+        then, self.then = self.then, None
+        try:
+            if lead is not None:
+                if not stored and lead.token:
+                    # From a finaliser's books there are no ports to wait with: the store is asked as it is.
+                    (self._engine.state.store if ports is None else ports).free(lead.key, lead.token)
+                self._engine.state.flights.landed(lead, stored=stored)
+            if then is not None:
+                then(now, ending)
         except Exception as error:  # noqa: BLE001 never break the app
             self._engine.faults.report(Stage.RECORD, error)
 
@@ -141,32 +204,70 @@ class Reader:
     """What a transport's body stream holds: `read` until None, `close` at any time and any number of
     times."""
 
-    __slots__ = ("_body", "_call", "_number", "_ports")
+    __slots__ = ("_body", "_call", "_follows", "_number", "_ports", "_primed")
 
-    def __init__(self, body: Body, call: Call, ports: Ports) -> None:
+    def __init__(self, body: Body, call: Call, ports: Ports, *, follows: bool = False) -> None:
         self._body = body
+        self._follows = follows
         self._call = call
         self._ports = ports
+        self._primed: Frame | Over | None = None
         with body.lock:
             self._number = body.flight.join()
 
+    @classmethod
+    def joining(cls, body: Body, call: Call, ports: Ports) -> Reader | None:
+        """A reader of a body that others read, or None when it can be joined no more."""
+        try:
+            return cls(body, call, ports, follows=True)
+        except ValueError:
+            return None
+
+    async def prime(self) -> bool:
+        """Have the first bytes, or the end, before anybody is told that there is a reply. False: the answer
+        was given up by those who fetched it before this reader had a byte."""
+        try:
+            self._primed = await self._step()
+        except GeneratorExit:
+            self.drop(self._ports.now())
+            raise
+        except BaseException:
+            await self.close()
+            raise
+        if isinstance(self._primed, Over) and self._primed.given_up:
+            self._leave()
+            return False
+        return True
+
     async def read(self) -> bytes | None:
-        """The next frame, or None at the end. Raises what ended the body, as the client family raised it."""
+        """The next frame, or None at the end. Raises what ended the body, as the client family raises it."""
+        step, self._primed = self._primed or await self._step(), None
+        if isinstance(step, Frame):
+            if self._call.stream:
+                self._call.chunk(self._ports.now())
+            return step.data
+        self._over(step)
+        return None
+
+    async def _step(self) -> Frame | Over:
+        """What comes next, pulled by this reader or awaited from who pulls. Its own read timeout bounds the
+        wait."""
         body, ports = self._body, self._ports
+        until: float | None = None
         while True:
             with body.lock:
                 step = body.flight.step(self._number)
                 waiter = body.enlist(ports) if step is WAIT else None
-            if isinstance(step, Frame):
-                if self._call.stream:
-                    self._call.chunk(ports.now())
-                return step.data
-            if isinstance(step, Over):
-                self._over(step)
-                return None
+            if isinstance(step, Frame | Over):
+                return step
             try:
                 if waiter is not None:
-                    await ports.wait(waiter)
+                    read = ports.timeouts.read
+                    if until is None:
+                        until = ports.now() + read if read is not None else None
+                    elif ports.now() >= until:
+                        raise ports.timed_out()
+                    await ports.wait(waiter, until)
                 elif isinstance(step, Pull) and step.shared:
                     ports.spawn(_quietly(body, ports))
                 else:
@@ -174,45 +275,59 @@ class Reader:
             except BaseException as error:
                 mishap = ports.describe(error)
                 self._call.end(mishap.ending, ports.now(), body.error_type or mishap.name)
+                if self._follows and isinstance(error, Exception):
+                    raise ports.adopt(error) from error  # the body may be another client family's
                 raise
 
     def _over(self, over: Over) -> None:
-        error = over.error
-        if over.ending in _GIVEN_UP if error is None else not isinstance(error, Exception):
+        """The body's end, as this reader is given it: an exception of its own, for one that several threads
+        raise would gather the tracebacks of all."""
+        error: Exception | None = None
+        if isinstance(over.error, Exception) and not over.given_up:
+            error = self._ports.adopt(over.error)
+        elif over.error is not None or over.given_up:
             # Another reader's cancellation, or its interrupt, is not this one's; and a body that was closed
             # under its reader did not end.
             error = LeftError()
         if error is not None:
             mishap = self._ports.describe(error)
-            self._call.end(mishap.ending, self._ports.now(), self._body.error_type or mishap.name)
+            self._end(mishap.ending, mishap.name)
             raise error
-        self._call.end(over.ending, self._ports.now(), self._body.error_type)
+        self._end(over.ending)
 
     async def close(self) -> None:
         """This reader has done. The last one to leave a running body closes upstream."""
         body, ports = self._body, self._ports
-        with body.lock:
-            early = body.flight.behind(self._number)
-            last = body.flight.leave(self._number)
+        early, last = self._leave()
         try:
             if last:
                 await body.desert(ports)
         finally:
             over = body.flight.over
-            ending = over.ending if over is not None and not early else Ending.CLOSED
-            self._call.end(ending, ports.now(), body.error_type)
+            self._end(over.ending if over is not None and not early else Ending.CLOSED)
 
     def drop(self, now: float) -> None:
         """This reader was garbage-collected at `now`. Book-keeping only: no I/O from a finaliser."""
         body = self._body
-        with body.lock:
-            early = body.flight.behind(self._number)
-            last = body.flight.leave(self._number)
+        early, last = self._leave()
         if last:
             body.dropped(now)
         over = body.flight.over
         whole = over is not None and over.ending is Ending.COMPLETE and not early
         self._call.end(Ending.COMPLETE if whole else Ending.DROPPED, now, body.error_type)
+
+    def _leave(self) -> tuple[bool, bool]:
+        """Whether frames were left unread, and whether upstream must be closed now."""
+        body = self._body
+        with body.lock:
+            early = body.flight.behind(self._number) or isinstance(self._primed, Frame)
+            return early, body.flight.leave(self._number)
+
+    def _end(self, ending: Ending, name: str = "") -> None:
+        body, call = self._body, self._call
+        if call.result is CacheResult.COALESCED and ending is Ending.COMPLETE and body.spent is not None:
+            call.saved = body.spent
+        call.end(ending, self._ports.now(), body.error_type or name)
 
 
 async def _quietly(body: Body, ports: Ports) -> None:

@@ -9,7 +9,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from underlay.core.cache import directives_of
-from underlay.core.key import Unkeyable, body_of, digest, key_of, scope_of, sort_headers
+from underlay.core.key import Body, Unkeyable, body_of, digest, key_of, scope_of, sort_headers
 from underlay.pipeline.circuits import Name
 
 if TYPE_CHECKING:
@@ -27,18 +27,20 @@ _MEMO_LIMIT = 4096  # requests remembered, about 300 bytes each
 @dataclass(frozen=True, slots=True)
 class Known:
     """What a request's bytes mean: found once, then remembered by their digest. `key` is empty when the
-    answer may not be kept, and `uncacheable` says why."""
+    answer may not be kept, and `uncacheable` says why. `window` is the key of all but the inputs, under which
+    calls can be merged; empty where this one cannot."""
 
     ask: Ask
     key: bytes
     uncacheable: str
     circuit: Name
+    window: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One call of ours: its dialect, what it asks, how this caller wants the cache used, and whether control
-    headers of ours must be taken off before it leaves."""
+    headers of ours must be taken off before it leaves. `host_known`: the provider's limits are known too."""
 
     dialect: Dialect
     ask: Ask
@@ -47,6 +49,8 @@ class Asked:
     circuit: Name
     directives: Directives
     controlled: bool = False
+    window: bytes = b""
+    host_known: bool = False
 
 
 class Memo:
@@ -94,7 +98,12 @@ def recognise(
                 "sampling" if settings.sampling == "deterministic" and not ask.deterministic else ""
             )
             key = b"" if reason else key_of(scope, method, url, headers.kept, body)
-        known = Known(ask, key, reason, Name(candidate.provider, ask.model))
+        window = b""
+        if ask.inputs is not None and not isinstance(body, Unkeyable):
+            rest = [member for member in body.members if member[0] != ask.inputs.field]
+            rest.append(("", ask.inputs.kind))  # no field is called that, and kinds never mix
+            window = key_of(scope, method, url, headers.kept, Body(body.fields, tuple(rest)))
+        known = Known(ask, key, reason, Name(candidate.provider, ask.model), window)
         memo.put(raw, known)
     return Asked(
         candidate.dialect,
@@ -104,4 +113,6 @@ def recognise(
         known.circuit,
         directives_of(headers.cache_control),
         headers.controlled,
+        known.window,
+        candidate.known,
     )

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from underlay.core.cache import Lacking, plan_lookup, replay_headers
-from underlay.core.flight import Flight
-from underlay.pipeline.flow import PROCEED, Flow, Reply, Step
-from underlay.pipeline.reader import Body, Reader
+from underlay.core.cache import Lacking, plan_lookup
+from underlay.pipeline.coalesce import coalesce
+from underlay.pipeline.flow import PROCEED, Flow, Step
+from underlay.pipeline.queue import queue
+from underlay.pipeline.replies import refuse, stored_reply
 from underlay.settings import Mode
 from underlay.telemetry.attributes import CacheResult, Stage
-from underlay.telemetry.events import CacheLooked, CircuitRefused
+from underlay.telemetry.events import CacheLooked
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from underlay.core.cache import Found
-    from underlay.core.circuit_breaker import Refusal
 
-__all__ = ["STAGES", "refuse"]
+__all__ = ["STAGES"]
 
 
 async def policy(flow: Flow) -> Step:
@@ -40,6 +39,7 @@ async def cache(flow: Flow) -> Step:
         flow.call.watched.event(CacheLooked(CacheResult.BYPASS, asked.key.hex()[:16], reason))
         return PROCEED
     now = flow.ports.now()
+    flow.looked = flow.engine.state.flights.landings
     found = plan_lookup(await flow.ports.load(asked.key), now, asked.directives)
     observed = settings.mode is Mode.OBSERVE
     if isinstance(found, Lacking):
@@ -52,8 +52,7 @@ async def cache(flow: Flow) -> Step:
         return PROCEED
     flow.call.result = CacheResult.HIT
     flow.call.stream = found.entry.stream
-    headers = replay_headers(found.entry.headers, found.age, found.ttl_left)
-    return _finished(flow, found.entry.status, headers, found.entry.frames)
+    return stored_reply(flow, found)
 
 
 def _tell_hit(flow: Flow, found: Found, *, observed: bool) -> None:
@@ -75,11 +74,6 @@ def _tell_hit(flow: Flow, found: Found, *, observed: bool) -> None:
     )
 
 
-async def coalesce(flow: Flow) -> Step:
-    """The same key in flight: a seam. Every call leads its own flight yet."""
-    return PROCEED
-
-
 async def circuit(flow: Flow) -> Step:
     """Refuse at once what an open circuit would refuse at the attempt. Looks, takes no permit. A breaker that
     observes has its say at the attempt alone: once a call."""
@@ -94,11 +88,6 @@ async def budget(flow: Flow) -> Step:
     return PROCEED
 
 
-async def queue(flow: Flow) -> Step:
-    """Windows and limits: a seam. Every call is dispatched alone yet."""
-    return PROCEED
-
-
 STAGES: tuple[tuple[Stage, Callable[[Flow], Awaitable[Step]]], ...] = (
     (Stage.POLICY, policy),
     (Stage.CACHE, cache),
@@ -108,37 +97,3 @@ STAGES: tuple[tuple[Stage, Callable[[Flow], Awaitable[Step]]], ...] = (
     (Stage.QUEUE, queue),
 )
 """The order of operations. It is also a security property: a hit has passed policy."""
-
-
-def refuse(flow: Flow, refusal: Refusal) -> Step:
-    """Answer with the dialect's own error: the SDKs retry what a transport raises, and sleep before they
-    do."""
-    observed = flow.engine.settings.circuit_breaker.mode is Mode.OBSERVE
-    flow.call.watched.event(CircuitRefused(refusal.state, refusal.retry_after, observed))
-    if observed:
-        return PROCEED
-    name = flow.asked.circuit
-    flow.engine.state.circuits.refused(name, flow.ports.now())
-    flow.call.result = CacheResult.REFUSED
-    flow.call.error_type = "circuit_open"
-    seconds = max(1, math.ceil(refusal.retry_after))
-    body = flow.asked.dialect.error_body(
-        "circuit_open",
-        f"underlay: circuit of {name.provider}/{name.model} is {refusal.state}; next probe in {seconds} s",
-    )
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"retry-after", b"%d" % seconds),
-        (b"x-should-retry", b"false"),
-        (b"underlay-refused", b"circuit_open"),
-    ]
-    return _finished(flow, 503, headers, (body,))
-
-
-def _finished(
-    flow: Flow, status: int, headers: Sequence[tuple[bytes, bytes]], frames: tuple[bytes, ...]
-) -> Reply:
-    flow.call.status = status
-    body = Body(flow.engine, Flight.finished(frames))
-    return Reply(status, headers, Reader(body, flow.call, flow.ports))

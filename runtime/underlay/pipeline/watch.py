@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from underlay.pipeline.faults import Faults
 from underlay.telemetry.attributes import Stage
@@ -13,10 +13,18 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from underlay.telemetry.events import CallEvent, CallStarted, ProcessEvent
-    from underlay.telemetry.listener import Handle, Listener
+    from underlay.telemetry.events import BatchEnded, BatchStarted, CallEvent, CallStarted, ProcessEvent
+    from underlay.telemetry.listener import Dispatch, Handle, Listener
 
-__all__ = ["Watch", "Watched"]
+__all__ = ["Watch", "Watched", "WatchedDispatch"]
+
+
+class _Held(Protocol):
+    """What a handle on a call and one on a dispatch share."""
+
+    def attempt(self) -> AbstractContextManager[object]: ...
+
+    def origin(self) -> bytes: ...
 
 
 class Watched:
@@ -38,15 +46,7 @@ class Watched:
 
     def origin(self) -> bytes:
         """The first listener's pointer to this call that is not empty."""
-        for handle in self._handles:
-            try:
-                origin = handle.origin()
-            except Exception as error:  # noqa: BLE001 a listener is foreign code
-                self._faults.report(Stage.LISTENER, error)
-            else:
-                if origin:
-                    return origin
-        return b""
+        return _origin(self._handles, self._faults)
 
     def trace_id(self) -> str:
         """The first listener's trace of this call that is not empty."""
@@ -65,13 +65,51 @@ class Watched:
         return _Sending(self._handles, self._faults)
 
 
+class WatchedDispatch:
+    """Every interested listener's hold on one dispatch of a window."""
+
+    __slots__ = ("_faults", "_handles")
+
+    def __init__(self, handles: Sequence[Dispatch], faults: Faults) -> None:
+        self._handles = handles
+        self._faults = faults
+
+    def event(self, event: BatchEnded) -> None:
+        """Tell every listener that the dispatch is over."""
+        for handle in self._handles:
+            try:
+                handle.event(event)
+            except Exception as error:  # noqa: BLE001 a listener is foreign code
+                self._faults.report(Stage.LISTENER, error)
+
+    def origin(self) -> bytes:
+        """The first listener's pointer to this dispatch that is not empty."""
+        return _origin(self._handles, self._faults)
+
+    def sending(self) -> _Sending:
+        """Entered around the send of a merged request."""
+        return _Sending(self._handles, self._faults)
+
+
+def _origin(handles: Sequence[_Held], faults: Faults) -> bytes:
+    for handle in handles:
+        try:
+            origin = handle.origin()
+        except Exception as error:  # noqa: BLE001 a listener is foreign code
+            faults.report(Stage.LISTENER, error)
+        else:
+            if origin:
+                return origin
+    return b""
+
+
 class _Sending:
     """Enters every handle's `attempt()` and leaves them in reverse; never raises and never swallows what the
     send raised."""
 
     __slots__ = ("_entered", "_faults", "_handles")
 
-    def __init__(self, handles: Sequence[Handle], faults: Faults) -> None:
+    def __init__(self, handles: Sequence[_Held], faults: Faults) -> None:
         self._handles = handles
         self._faults = faults
         self._entered: list[AbstractContextManager[object]] = []
@@ -115,6 +153,20 @@ class Watch:
                 if handle is not None:
                     handles.append(handle)
         return Watched(handles, self.faults)
+
+    def dispatch(self, started: BatchStarted) -> WatchedDispatch:
+        """A window leaves: ask every listener that wants to know for its handle."""
+        handles: list[Dispatch] = []
+        for listener in self.listeners:
+            try:
+                told = getattr(listener, "dispatch", None)
+                handle = told(started) if told is not None else None
+            except Exception as error:  # noqa: BLE001 a listener is foreign code
+                self.faults.report(Stage.LISTENER, error)
+            else:
+                if handle is not None:
+                    handles.append(handle)
+        return WatchedDispatch(handles, self.faults)
 
     def event(self, event: ProcessEvent) -> None:
         """Tell every listener something about the process."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from underlay.providers.dialect import Inputs
 from underlay.telemetry import attributes
 
 if TYPE_CHECKING:
@@ -14,14 +15,16 @@ if TYPE_CHECKING:
     Field = tuple[str, str, Read]
 
 __all__ = [
+    "GENERATING",
     "SAMPLING",
-    "choice_count",
     "deterministic",
     "filled",
     "foreign_tool",
+    "inputs_of",
     "integer",
     "number",
     "read_fields",
+    "searches",
     "word",
 ]
 
@@ -51,11 +54,51 @@ def filled(value: object) -> bool:
     return isinstance(value, str | list) and bool(value)
 
 
+_MARKS = 2
+
+
+def inputs_of(field: str, value: object) -> Inputs | None:
+    """The inputs in a body field: a text, a list of texts, a list of token ids (one input) or a list of such
+    lists. None for anything else, mixtures, and where one of them is empty: providers refuse that.
+
+    Token ids are counted. The upper estimate for a text is its UTF-8 bytes and two: every token of a
+    byte-level BPE (OpenAI, Mistral, Llama 3) stands for one byte or more, and WordPiece and SentencePiece add
+    at most a mark at either end. Plain text has three to five bytes a token.
+    """
+    if isinstance(value, str):
+        return Inputs(field, "text", 1, _most_tokens(value)) if value else None
+    if not isinstance(value, list):
+        return None
+    kinds = set(map(type, value))
+    if kinds == {str} and all(value):
+        return Inputs(field, "text", len(value), sum(map(_most_tokens, value)))
+    if kinds == {int}:
+        return Inputs(field, "tokens", 1, len(value))
+    if kinds == {list} and all(set(map(type, each)) == {int} for each in value):
+        return Inputs(field, "tokens", len(value), sum(map(len, value)))
+    return None
+
+
+def _most_tokens(text: str) -> int:
+    return _MARKS + (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")))
+
+
 SAMPLING: tuple[Field, ...] = (
     (attributes.TEMPERATURE.key, "temperature", number),
     (attributes.TOP_P.key, "top_p", number),
 )
 """The two sampling fields that every generating API has."""
+
+GENERATING: tuple[Field, ...] = (
+    *SAMPLING,
+    (attributes.MAX_TOKENS.key, "max_tokens", integer),
+    (attributes.FREQUENCY_PENALTY.key, "frequency_penalty", number),
+    (attributes.PRESENCE_PENALTY.key, "presence_penalty", number),
+    (attributes.SEED.key, "seed", integer),
+    (attributes.CHOICE_COUNT.key, "n", choice_count),
+    (attributes.TOP_K.key, "top_k", integer),
+)
+"""The fields that chat and legacy completions share."""
 
 
 def read_fields(body: Mapping[str, object], fields: Iterable[Field]) -> dict[str, object]:
@@ -84,3 +127,15 @@ def foreign_tool(tools: object, own: frozenset[str], prefixes: tuple[str, ...] =
         if not isinstance(kind, str) or (kind not in own and not (prefixes and kind.startswith(prefixes))):
             return True
     return False
+
+
+_SEARCHES = ("web_search_options", "search_parameters", "plugins")
+_OWN_TOOLS = frozenset({"function", "custom"})
+
+
+def searches(body: Mapping[str, object], model: str) -> bool:
+    """True when the answer may be a matter of the day, because the provider searches or runs tools: by a
+    field (OpenAI, xAI, OpenRouter), or because the model always does."""
+    if any(body.get(field) for field in _SEARCHES) or model.endswith(":online") or "-search-" in model:
+        return True
+    return "tools" in body and foreign_tool(body["tools"], _OWN_TOOLS)

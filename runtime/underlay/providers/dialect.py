@@ -95,7 +95,7 @@ class Merger(Protocol):
     """
 
     def bounds(self, provider: str) -> tuple[int, int]:
-        """Most inputs and most tokens that this provider takes in one request."""
+        """Most inputs and most tokens that this provider takes in one request; "" is any other server."""
         ...
 
     def merge(self, bodies: Sequence[bytes]) -> bytes:
@@ -118,7 +118,7 @@ class Merger(Protocol):
 
     def fill(self, singles: Mapping[int, bytes], reply: bytes) -> bytes | None:
         """The reply to the whole list: replies to single inputs by their place, and the reply to what was
-        left. None when they do not fit together."""
+        left, empty when nothing was. None when they do not fit together."""
         ...
 
 
@@ -131,7 +131,11 @@ class Dialect(Protocol):
     family: str
     suffix: str
     required: tuple[str, ...]
-    merger: Merger | None
+
+    @property
+    def merger(self) -> Merger | None:
+        """How its requests are merged; None where they cannot be."""
+        ...
 
     def ask(self, body: Mapping[str, object]) -> Ask | None:
         """What the request asks for, or None when the body is not one of this API."""

@@ -11,14 +11,27 @@ from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
 from underlay.providers.hosts import HOSTS
-from underlay.providers.recognise import ANTHROPIC_MESSAGES, OPENAI_CHAT, OPENAI_EMBEDDINGS
+from underlay.providers.recognise import (
+    ANTHROPIC_MESSAGES,
+    OPENAI_CHAT,
+    OPENAI_COMPLETIONS,
+    OPENAI_EMBEDDINGS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from underlay.providers.dialect import Dialect
 
-__all__ = ["ANTHROPIC_VERSION", "MAX_TOKENS", "Route", "Target", "compose", "resolve_model"]
+__all__ = [
+    "ANTHROPIC_VERSION",
+    "COMPLETION_TOKENS",
+    "MAX_TOKENS",
+    "Route",
+    "Target",
+    "compose",
+    "resolve_model",
+]
 
 ANTHROPIC_VERSION: Final = "2023-06-01"
 """Value of the header that Anthropic requires."""
@@ -26,7 +39,12 @@ ANTHROPIC_VERSION: Final = "2023-06-01"
 MAX_TOKENS: Final = 4096
 """Output bound sent to Anthropic, which requires one: the most that every Claude 3 and later model takes."""
 
-_OPENAI = re.compile(r"gpt-|chatgpt-|o\d|text-embedding-")
+COMPLETION_TOKENS: Final = 1024
+"""Output bound sent to legacy completions, which stop after 16 tokens without one: a quarter of the smallest
+window (gpt-3.5-turbo-instruct), which prompt and answer share."""
+
+_OPENAI = re.compile(r"gpt-|chatgpt-|o\d|text-embedding-|(davinci|babbage)-002")
+_COMPLETES = re.compile(r"gpt-3\.5-turbo-instruct|(davinci|babbage)-002")
 _ANTHROPIC = re.compile(r"claude-")
 _BASE_URLS: Final = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 _BASE_URL_VARIABLES: Final = {"openai": "OPENAI_BASE_URL", "anthropic": "ANTHROPIC_BASE_URL"}
@@ -97,8 +115,9 @@ def resolve_model(
     """Where to call a model, or None when nobody is known to serve it.
 
     `routes` (name patterns with `*` and `?`, in their order) go first, because a user who names a model means
-    it; then `gpt-*`, `chatgpt-*`, `o1` and its like, `text-embedding-*` are OpenAI's and `claude-*` are
-    Anthropic's. `environ` is read for `OPENAI_BASE_URL` and `ANTHROPIC_BASE_URL` only.
+    it; then `gpt-*`, `chatgpt-*`, `o1` and its like, `text-embedding-*`, `davinci-002` and `babbage-002` are
+    OpenAI's and `claude-*` are Anthropic's. `environ` is read for `OPENAI_BASE_URL` and `ANTHROPIC_BASE_URL`
+    only.
     """
     environ = environ or {}
     for pattern, route in (routes or {}).items():
@@ -113,12 +132,16 @@ def resolve_model(
 
 def compose(prompt: str | Sequence[Mapping[str, object]], model: str, dialect: Dialect) -> tuple[str, bytes]:
     """The path under the base URL and the JSON body. `prompt` is one user message, or messages as the API has
-    them.
+    them (chat).
 
     Anthropic's base URL leaves out the `/v1` that OpenAI's has in it, as their SDKs have it.
     """
     if dialect.name == OPENAI_EMBEDDINGS.name:
         return OPENAI_EMBEDDINGS.suffix, _encoded({"model": model, "input": prompt})
+    if dialect.name == OPENAI_COMPLETIONS.name:
+        return OPENAI_COMPLETIONS.suffix, _encoded(
+            {"model": model, "prompt": prompt, "max_tokens": COMPLETION_TOKENS}
+        )
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     if dialect.family == "anthropic":
         return dialect.suffix, _encoded({"model": model, "max_tokens": MAX_TOKENS, "messages": messages})
@@ -130,12 +153,16 @@ def _target(
 ) -> Target:
     base_url = base_url or environ.get(_BASE_URL_VARIABLES[family]) or _BASE_URLS[family]
     provider = HOSTS.get(urlsplit(base_url).hostname or "", family)
-    if family == "anthropic":
-        dialect: Dialect = ANTHROPIC_MESSAGES
-    else:
-        dialect = OPENAI_EMBEDDINGS if "embed" in model else OPENAI_CHAT
     variable = api_key_env or _KEY_VARIABLES.get(provider) or _KEY_VARIABLES[family]
-    return Target(provider, base_url.rstrip("/"), variable, dialect)
+    return Target(provider, base_url.rstrip("/"), variable, _dialect(model, family))
+
+
+def _dialect(model: str, family: str) -> Dialect:
+    if family == "anthropic":
+        return ANTHROPIC_MESSAGES
+    if _COMPLETES.match(model):
+        return OPENAI_COMPLETIONS
+    return OPENAI_EMBEDDINGS if "embed" in model else OPENAI_CHAT
 
 
 def _encoded(body: Mapping[str, object]) -> bytes:

@@ -7,16 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from underlay.core.usage import chat_billing, chat_usage
-from underlay.providers._ask import (
-    SAMPLING,
-    choice_count,
-    deterministic,
-    foreign_tool,
-    integer,
-    number,
-    read_fields,
-    word,
-)
+from underlay.providers._ask import GENERATING, deterministic, integer, read_fields, searches, word
 from underlay.providers._errors import openai_body, openai_kind
 from underlay.providers._observe import JSONObserver, StreamObserver, named, parsed
 from underlay.providers.dialect import Ask, Outcome
@@ -29,20 +20,10 @@ if TYPE_CHECKING:
     from underlay.providers.dialect import Observer
     from underlay.telemetry.events import Usage
 
-__all__ = ["OpenAIChat"]
+__all__ = ["ChatStream", "OpenAIChat", "choices_of", "read_choices"]
 
-_FIELDS = (
-    *SAMPLING,
-    (attributes.MAX_TOKENS.key, "max_tokens", integer),
-    (attributes.MAX_TOKENS.key, "max_completion_tokens", integer),
-    (attributes.FREQUENCY_PENALTY.key, "frequency_penalty", number),
-    (attributes.PRESENCE_PENALTY.key, "presence_penalty", number),
-    (attributes.SEED.key, "seed", integer),
-    (attributes.CHOICE_COUNT.key, "n", choice_count),
-    (attributes.TOP_K.key, "top_k", integer),
-)
-_OWN_TOOLS = frozenset({"function", "custom"})
-_SEARCHES = ("web_search_options", "search_parameters", "plugins")
+# The later row wins: `max_completion_tokens` takes the place of `max_tokens`.
+_FIELDS = (*GENERATING, (attributes.MAX_TOKENS.key, "max_completion_tokens", integer))
 _OUTPUT_TYPES = {"text": "text", "json_object": "json", "json_schema": "json"}
 
 
@@ -68,13 +49,13 @@ class OpenAIChat:
             model=model,
             stream=body.get("stream") is True,
             deterministic=deterministic(body),
-            uncacheable="server_tool" if _searches(body, model) else "",
+            uncacheable="server_tool" if searches(body, model) else "",
             parameters=parameters,
         )
 
     def observe(self, *, stream: bool, status: int) -> Observer:
         """An observer of one answer: chunks up to `[DONE]`, or one object."""
-        return ChatStream() if stream else JSONObserver(status, read=_read, kind=openai_kind)
+        return ChatStream() if stream else JSONObserver(status, read=read_choices, kind=openai_kind)
 
     def error_body(self, kind: str, message: str) -> bytes:
         """An error in OpenAI's shape."""
@@ -82,7 +63,7 @@ class OpenAIChat:
 
     def text(self, body: object) -> str | None:
         """The content of the first choice; None when it has none (a tool call)."""
-        for choice in _choices(body):
+        for choice in choices_of(body):
             message = choice.get("message")
             content = message.get("content") if isinstance(message, dict) else None
             return content if isinstance(content, str) else None
@@ -98,15 +79,8 @@ def _output_type(body: Mapping[str, object]) -> str | None:
     return _OUTPUT_TYPES.get(kind) if isinstance(kind, str) else None
 
 
-def _searches(body: Mapping[str, object], model: str) -> bool:
-    # Search on the provider's side makes the answer a matter of the day: a field (OpenAI, xAI, OpenRouter) or
-    # a model that always searches.
-    if any(body.get(field) for field in _SEARCHES) or model.endswith(":online") or "-search-" in model:
-        return True
-    return "tools" in body and foreign_tool(body["tools"], _OWN_TOOLS)
-
-
-def _choices(body: object) -> list[dict[str, object]]:
+def choices_of(body: object) -> list[dict[str, object]]:
+    """The choices of a parsed answer or chunk, as far as it has any."""
     choices = body.get("choices") if isinstance(body, dict) else None
     return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
 
@@ -116,8 +90,9 @@ def _index(choice: Mapping[str, object], position: int) -> int:
     return position if index is None else index
 
 
-def _read(body: dict[str, object]) -> Outcome:
-    choices = _choices(body)
+def read_choices(body: dict[str, object]) -> Outcome:
+    """What a parsed answer with choices turned out to be."""
+    choices = choices_of(body)
     finish = {_index(choice, i): named(choice.get("finish_reason")) for i, choice in enumerate(choices)}
     return Outcome(
         complete=True,
@@ -157,7 +132,7 @@ class ChatStream(StreamObserver):
             return
         self.model = named(chunk.get("model"), self.model)
         self.response_id = named(chunk.get("id"), self.response_id)
-        for position, choice in enumerate(_choices(chunk)):
+        for position, choice in enumerate(choices_of(chunk)):
             if reason := named(choice.get("finish_reason")):
                 self.finish[_index(choice, position)] = reason
         usage = chat_usage(chunk.get("usage")) or _groq_usage(chunk)

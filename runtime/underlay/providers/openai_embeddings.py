@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from underlay.core.usage import embeddings_usage
-from underlay.providers._ask import filled, integer, read_fields, word
+from underlay.providers._ask import filled, inputs_of, integer, read_fields, word
+from underlay.providers._bounds import EMBEDDINGS
 from underlay.providers._errors import openai_body, openai_kind
+from underlay.providers._merge import ListMerger
 from underlay.providers._observe import JSONObserver, named
 from underlay.providers.dialect import Ask, Outcome
 from underlay.telemetry import attributes
@@ -14,7 +16,7 @@ from underlay.telemetry import attributes
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from underlay.providers.dialect import Observer
+    from underlay.providers.dialect import Inputs, Observer
 
 __all__ = ["OpenAIEmbeddings"]
 
@@ -36,7 +38,7 @@ class OpenAIEmbeddings:
     family = "openai"
     suffix = "/embeddings"
     required: tuple[str, ...] = ("model", "input")
-    merger = None
+    merger = ListMerger(field="input", answers="data", limits=EMBEDDINGS)
 
     def ask(self, body: Mapping[str, object]) -> Ask | None:
         """What an embeddings request asks for; None without a model and an input (a string, or a list of
@@ -45,7 +47,12 @@ class OpenAIEmbeddings:
         if model is None or not filled(body.get("input")):
             return None
         return Ask(
-            "embeddings", model, stream=False, deterministic=True, parameters=read_fields(body, _FIELDS)
+            "embeddings",
+            model,
+            stream=False,
+            deterministic=True,
+            parameters=read_fields(body, _FIELDS),
+            inputs=_inputs(body),
         )
 
     def observe(self, *, stream: bool, status: int) -> Observer:
@@ -59,6 +66,14 @@ class OpenAIEmbeddings:
     def text(self, body: object) -> str | None:
         """None: vectors have no text."""
         return None
+
+
+# Jina embeds the inputs of a list as parts of one text: a vector depends on its neighbours.
+_TOGETHER = "late_chunking"
+
+
+def _inputs(body: Mapping[str, object]) -> Inputs | None:
+    return None if body.get(_TOGETHER) else inputs_of("input", body.get("input"))
 
 
 def _read(body: dict[str, object]) -> Outcome:

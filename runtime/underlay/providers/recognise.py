@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from underlay.providers.anthropic_messages import AnthropicMessages
 from underlay.providers.hosts import HOSTS, SUFFIXES
 from underlay.providers.openai_chat import OpenAIChat
+from underlay.providers.openai_completions import OpenAICompletions
 from underlay.providers.openai_embeddings import OpenAIEmbeddings
 from underlay.providers.openai_responses import OpenAIResponses
 
@@ -28,6 +29,7 @@ __all__ = [
     "BASE_URL_VARIABLES",
     "DIALECTS",
     "OPENAI_CHAT",
+    "OPENAI_COMPLETIONS",
     "OPENAI_EMBEDDINGS",
     "OPENAI_RESPONSES",
     "Candidate",
@@ -38,12 +40,14 @@ __all__ = [
 OPENAI_CHAT: Final = OpenAIChat()
 OPENAI_RESPONSES: Final = OpenAIResponses()
 OPENAI_EMBEDDINGS: Final = OpenAIEmbeddings()
+OPENAI_COMPLETIONS: Final = OpenAICompletions()
 ANTHROPIC_MESSAGES: Final = AnthropicMessages()
 
 DIALECTS: Final[tuple[Dialect, ...]] = (
     OPENAI_CHAT,
     OPENAI_RESPONSES,
     OPENAI_EMBEDDINGS,
+    OPENAI_COMPLETIONS,
     ANTHROPIC_MESSAGES,
 )
 """Every dialect, one object each: they have no state."""
@@ -66,8 +70,20 @@ BASE_URL_VARIABLES: Final[Mapping[str, str]] = {
 
 _FAMILIES: Final = frozenset({"openai", "anthropic"})
 _PORTS: Final = {"http": 80, "https": 443}
-_BY_END: Final[Mapping[str, Dialect]] = {dialect.suffix.rpartition("/")[2]: dialect for dialect in DIALECTS}
 
+
+def _end_of(path: str) -> str:
+    return path[path.rfind("/") + 1 :]
+
+
+# The longest first: `/chat/completions` ends in `/completions` too.
+_LONGEST_FIRST: Final = sorted(DIALECTS, key=lambda dialect: len(dialect.suffix), reverse=True)
+_BY_END: Final[Mapping[str, tuple[Dialect, ...]]] = {
+    end: tuple(dialect for dialect in _LONGEST_FIRST if _end_of(dialect.suffix) == end)
+    for end in {_end_of(dialect.suffix) for dialect in DIALECTS}
+}
+# Mistral's fill in the middle takes a prompt and answers in the shape of chat.
+_OTHERS: Final = ("/fim/completions",)
 
 _SEEN_LIMIT = 1024  # addresses remembered; an app calls a handful
 _ENDS: Final = frozenset(name.encode() for name in _BY_END)
@@ -143,10 +159,13 @@ class Recogniser:
             pass
         if "?" in path:
             path = path[: path.index("?")]
-        dialect = _BY_END.get(path[path.rfind("/") + 1 :])
-        if dialect is None:
+        dialects = _BY_END.get(_end_of(path))
+        if dialects is None:
             return None
-        candidate = self._candidate(dialect, host.lower(), port, path, content_type)
+        dialect = next((each for each in dialects if path.endswith(_bare(each))), None)
+        candidate = None
+        if dialect is not None and not path.endswith(_OTHERS):
+            candidate = self._candidate(dialect, host.lower(), port, path, content_type)
         if len(self._seen) >= _SEEN_LIMIT:
             self._seen.clear()
         self._seen[asked] = candidate
@@ -163,11 +182,8 @@ class Recogniser:
                 return None
             return Candidate(dialect.family, dialect, known=False)
         # The hosts that speak only Anthropic's API may leave the version out of the path; elsewhere
-        # `/messages` is
-        # the end of other APIs too (OpenAI's threads).
-        if not path.endswith(
-            dialect.suffix if provider != "anthropic" else dialect.suffix.removeprefix("/v1")
-        ):
+        # `/messages` is the end of other APIs too (OpenAI's threads).
+        if not path.endswith(dialect.suffix if provider != "anthropic" else _bare(dialect)):
             return None
         return Candidate(provider, dialect, known=True, model=_deployment(path))
 
@@ -184,6 +200,10 @@ class Recogniser:
         if provider == "azure.ai.inference" and path.startswith("/openai/"):
             return "azure.ai.openai"
         return provider
+
+
+def _bare(dialect: Dialect) -> str:
+    return dialect.suffix.removeprefix("/v1")
 
 
 def _is_json(content_type: str) -> bool:

@@ -265,6 +265,27 @@ def _variable(_spec: Spec, value: object, text: bool) -> str:
     raise _RefusedError("for example MY_GATEWAY_KEY")
 
 
+def _store(_spec: Spec, value: object, text: bool) -> str:
+    word = value.strip() if text and isinstance(value, str) else value
+    if not isinstance(word, str) or len(word) > 2000 or not word.isprintable():
+        raise _RefusedError
+    if word == "memory":
+        return word
+    scheme, slashes, path = word.partition("://")
+    if (scheme, slashes) != ("sqlite", "://"):
+        near = nearest(word, {"memory": None})
+        raise _RefusedError(f"did you mean {near}?" if near else "")
+    if not path.startswith("/"):
+        raise _RefusedError("three slashes stand before a relative path, four before an absolute one")
+    if path == "/:memory:":
+        raise _RefusedError("did you mean memory?")
+    if "?" in path or "#" in path:
+        raise _RefusedError("options behind ? or # are not taken")
+    if path.endswith(("/", "\\")):
+        raise _RefusedError("the path of a file, not of a folder")
+    return word
+
+
 def _secret(_spec: Spec, value: object, text: bool) -> Secret:
     if isinstance(value, Secret):
         return value
@@ -284,6 +305,7 @@ _CHECKS: Final[Mapping[Kind, Callable[[Spec, object, bool], Any]]] = {
     Kind.HOST: _host,
     Kind.URL: _url,
     Kind.VARIABLE: _variable,
+    Kind.STORE: _store,
     Kind.SECRET: _secret,
 }
 

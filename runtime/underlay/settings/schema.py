@@ -115,6 +115,15 @@ class CacheSettings(Pillar):
             optional=True,
         ),
     )
+    store: str = field(
+        default="memory",
+        metadata=text(
+            "Where answers are kept: memory is this process's own, a SQLite file is shared by the processes "
+            "of one host that name it. Its folder must exist; a relative path starts at the working "
+            "directory.",
+            Kind.STORE,
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ class Kind(StrEnum):
     HOST = "host"
     URL = "url"
     VARIABLE = "variable"
+    STORE = "store"
     SECRET = "secret"  # noqa: S105  # the name of a kind
     MAP = "map"
 
@@ -44,6 +45,7 @@ _FIXED: Final[Mapping[Kind, str]] = {
     Kind.HOST: "a host name or address, without scheme, port or path",
     Kind.URL: "an http:// or https:// URL without user name, password, query or fragment",
     Kind.VARIABLE: "the name of an environment variable, not the key itself",
+    Kind.STORE: "memory, sqlite:///relative/path.db or sqlite:////absolute/path.db",
     Kind.SECRET: "text, from the environment variable UNDERLAY_SECRET only",
 }
 

@@ -19,7 +19,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from underlay.errors import MissingExtraError, SettingsError
-from underlay.simulator import anthropic, openai_chat, openai_embeddings, openai_responses
+from underlay.simulator import (
+    anthropic,
+    openai_chat,
+    openai_completions,
+    openai_embeddings,
+    openai_responses,
+)
 from underlay.simulator.endpoint import Endpoint, State
 from underlay.simulator.errors import error_body, reply_headers, request_id
 from underlay.simulator.faults import Fault
@@ -38,6 +44,7 @@ _DIALECTS: Final = (
     ("/chat/completions", "openai", "chat", openai_chat.exchange),
     ("/responses", "openai", "responses", openai_responses.exchange),
     ("/embeddings", "openai", "embeddings", openai_embeddings.exchange),
+    ("/completions", "openai", "completions", openai_completions.exchange),
     ("/messages", "anthropic", "messages", anthropic.exchange),
     ("/messages/count_tokens", "anthropic", "count_tokens", anthropic.count_tokens),
 )

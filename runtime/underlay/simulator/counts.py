@@ -32,9 +32,9 @@ class RouteCounts:
     """Counts of one (path, model), or of a sum of them.
 
     `statuses` counts replies by HTTP status, when their head is sent; `inputs` the texts of answered
-    embeddings (1 a call elsewhere); tokens are those given: the prompt when the reply begins, the output as
-    it is sent. `aborted` are calls whose client went away before the end, `active` those not finished. Bytes
-    are of bodies.
+    embeddings and the prompts of answered completions (1 a call elsewhere); tokens are those given: the
+    prompt when the reply begins, the output as it is sent. `aborted` are calls whose client went away before
+    the end, `active` those not finished. Bytes are of bodies.
     """
 
     requests: int = 0

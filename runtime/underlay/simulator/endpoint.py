@@ -146,7 +146,7 @@ class _Reply:
             await anyio.sleep_forever()
         elif call.problem is not None:
             problem = call.problem
-            await self._refuse(problem.status, problem.message, param=problem.param, code=problem.code)
+            await self._refuse(problem.status, problem.message, problem=problem)
         elif kind == "status" and ending is not None:
             await self._wait(call.plan.slow)
             await self._refuse(ending.status, None, retry_after=ending.retry_after)
@@ -160,12 +160,14 @@ class _Reply:
         status: int,
         message: str | None,
         *,
-        param: str | None = None,
-        code: str | None = None,
+        problem: BadCall | None = None,
         retry_after: float | None = None,
     ) -> None:
         provider = self.call.endpoint.provider
-        body = error_body(provider, status, message, param=param, code=code, id_=self.call.id)
+        named: dict[str, str | None] = {}
+        if problem is not None:
+            named = {"param": problem.param, "code": problem.code, "type_": problem.kind}
+        body = error_body(provider, status, message, **named, id_=self.call.id)
         data = self.wire.encoded(compact(body).encode("utf-8", "replace"), last=True)
         wait = 1.0 if retry_after is None and status == 429 else retry_after
         extra = {} if wait is None else {"retry-after": f"{wait:g}"}

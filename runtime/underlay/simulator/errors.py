@@ -50,18 +50,21 @@ def error_body(
     *,
     param: str | None = None,
     code: str | None = None,
+    type_: str | None = None,
     id_: str | None = None,
 ) -> dict[str, Any]:
-    """The error object of one provider for a status; a message of its own unless one is given."""
+    """The error object of one provider for a status; a message and a type of its own unless one is given."""
     if provider == "anthropic":
         kind, usual = _ANTHROPIC.get(
             status, ("api_error" if status >= 500 else "invalid_request_error", "Error")
         )
-        body: dict[str, Any] = {"type": "error", "error": {"type": kind, "message": message or usual}}
+        error = {"type": type_ or kind, "message": message or usual}
+        body: dict[str, Any] = {"type": "error", "error": error}
         return body if id_ is None else {**body, "request_id": id_}
     fallback = _OPENAI[500 if status >= 500 else 400]
     kind, usual_code, usual = _OPENAI.get(status, fallback)
-    return {"error": {"message": message or usual, "type": kind, "param": param, "code": code or usual_code}}
+    code = code or usual_code
+    return {"error": {"message": message or usual, "type": type_ or kind, "param": param, "code": code}}
 
 
 def request_id(seed: int, number: int) -> str:

@@ -36,7 +36,7 @@ ENCODINGS: Final = {"gzip": "zlib", "br": "brotli", "zstd": "zstandard"}
 ENDINGS: Final = ("status", "hang", "drop", "cut", "clean_eof", "error_event")
 FAULTS: Final = (*ENDINGS, "encoding", "slow")
 PROVIDERS: Final = ("openai", "anthropic")
-PATHS: Final = ("chat", "responses", "embeddings", "messages", "models", "count_tokens")
+PATHS: Final = ("chat", "responses", "embeddings", "completions", "messages", "models", "count_tokens")
 _ARGUMENTS: Final = ("retry_after", "after", "seconds")
 
 

@@ -15,9 +15,10 @@ import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from underlay.simulator import fields
+from underlay.simulator.inputs import count_input, read_inputs
 from underlay.simulator.openai_chat import failure
 from underlay.simulator.replies import BadCall, Context, Exchange, Usage
-from underlay.simulator.text import compact, count_text
+from underlay.simulator.text import compact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,14 +31,13 @@ MODEL_DIMENSIONS: Final = {
     "text-embedding-ada-002": 1536,
 }
 """Dimensions of the published models, from the embeddings guide of OpenAI's documentation."""
-_MOST_INPUTS: Final = 2048
 _MOST_DIMENSIONS: Final = 8192
 
 
 def exchange(body: Mapping[str, Any], context: Context) -> Exchange:
     """Embed one text or array of token ids, or many. Raises `BadCall` on a body that would be refused."""
     model = fields.text(body, "model")
-    inputs = _inputs(body.get("input"))
+    inputs = read_inputs(body, "input", context.options)
     own = MODEL_DIMENSIONS.get(model, context.options.dimensions)
     size = fields.whole(body, "dimensions", most=_MOST_DIMENSIONS) or own
     encoding = body.get("encoding_format", "float")
@@ -45,7 +45,7 @@ def exchange(body: Mapping[str, Any], context: Context) -> Exchange:
         raise BadCall(
             "'encoding_format' must be float or base64.", param="encoding_format", code="invalid_value"
         )
-    usage = Usage(input=sum(max(1, count_text(i)) if isinstance(i, str) else len(i) for i in inputs))
+    usage = Usage(input=sum(map(count_input, inputs)))
 
     def payload() -> bytes:
         data = [
@@ -83,26 +83,3 @@ def _encoded(numbers: tuple[float, ...], encoding: str) -> str | tuple[float, ..
     if encoding == "float":
         return numbers
     return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
-
-
-def _inputs(value: Any) -> list[str | list[int]]:
-    one = isinstance(value, str) or (
-        isinstance(value, list) and value and all(_token(each) for each in value)
-    )
-    if one:
-        value = [value]
-    texts = isinstance(value, list) and all(isinstance(each, str) and each for each in value)
-    arrays = isinstance(value, list) and all(
-        isinstance(each, list) and each and all(_token(token) for token in each) for each in value
-    )
-    if not value or not (texts or arrays) or len(value) > _MOST_INPUTS:
-        raise BadCall(
-            f"'$.input' must be a text, an array of token ids, or 1 to {_MOST_INPUTS} of either, none empty.",
-            param="input",
-            code="invalid_value",
-        )
-    return list(value)
-
-
-def _token(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

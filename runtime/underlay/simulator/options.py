@@ -17,6 +17,7 @@ DEFAULT_MODELS: Final = (
     "gpt-4o-mini",
     "text-embedding-3-small",
     "text-embedding-3-large",
+    "gpt-3.5-turbo-instruct",
     "claude-sonnet-5-5",
     "claude-haiku-5-5",
 )
@@ -58,6 +59,8 @@ class SimulatorOptions:
     - `cached_fraction`: share of the prompt reported as read from the provider's cache (0 to 1).
     - `tokens_per_event`: output tokens in one event of a stream.
     - `dimensions`: of embeddings by a model whose own number is not known.
+    - `max_inputs`, `max_request_tokens`: most inputs and most input tokens of one request for embeddings or
+      completions; one with more is a 400, worded as OpenAI words it.
     - `models`, `known_models_only`: what GET /v1/models lists, and whether any other model is a 404.
     - `keep_requests`: how many of the latest requests `Simulator.requests` remembers.
     - `faults`: in force from the start and after every reset.
@@ -71,6 +74,8 @@ class SimulatorOptions:
     cached_fraction: float = 0.0
     tokens_per_event: int = 1
     dimensions: int = 1536
+    max_inputs: int = 2048
+    max_request_tokens: int = 300_000
     models: tuple[str, ...] = DEFAULT_MODELS
     known_models_only: bool = False
     keep_requests: int = 1000
@@ -81,6 +86,7 @@ class SimulatorOptions:
         span_holds = len(span) == 2 and all(_whole(n, 1) for n in span) and span[0] <= span[1]
         paces_hold = isinstance(paces, Mapping) and all(isinstance(pace, Latency) for pace in paces.values())
         names_hold = all(isinstance(name, str) and name for name in self.models)
+        tokens_hold = _whole(self.max_request_tokens, 1)
         fraction_holds = _number(self.cached_fraction) and self.cached_fraction <= 1
         require(
             "SimulatorOptions",
@@ -93,6 +99,8 @@ class SimulatorOptions:
                 (fraction_holds, "cached_fraction", self.cached_fraction, "0 to 1"),
                 (_whole(self.tokens_per_event, 1), "tokens_per_event", self.tokens_per_event, "1 or more"),
                 (_whole(self.dimensions, 1), "dimensions", self.dimensions, "1 or more"),
+                (_whole(self.max_inputs, 1), "max_inputs", self.max_inputs, "1 or more"),
+                (tokens_hold, "max_request_tokens", self.max_request_tokens, "1 or more"),
                 (names_hold, "models", self.models, "a tuple of model names"),
                 (_whole(self.keep_requests, 0), "keep_requests", self.keep_requests, "0 or more"),
                 (all(isinstance(f, Fault) for f in self.faults), "faults", self.faults, "a tuple of Fault"),

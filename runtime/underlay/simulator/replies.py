@@ -28,10 +28,16 @@ class BadCall(Exception):  # noqa: N818 - it is a reply on its way, not a fault 
     """A request that the provider would refuse: becomes its error reply."""
 
     def __init__(
-        self, message: str, *, param: str | None = None, status: int = 400, code: str | None = None
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        status: int = 400,
+        code: str | None = None,
+        kind: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.message, self.param, self.status, self.code = message, param, status, code
+        self.message, self.param, self.status, self.code, self.kind = message, param, status, code, kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +74,9 @@ class Frame:
 class Exchange:
     """A request that was understood, with its answer; the bytes are made when they are needed.
 
-    `inputs` is the number of texts to embed, or 1; `steps` are the output tokens that are made one after
-    another (of several choices, the longest); `failure` is the provider's error event within a stream, from
-    the status that it stands for and the number of events before it.
+    `inputs` is the number of texts to embed or to complete, or 1; `steps` are the output tokens that are made
+    one after another (of several choices, the longest); `failure` is the provider's error event within a
+    stream, from the status that it stands for and the number of events before it.
     """
 
     model: str

@@ -3,48 +3,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from threading import Lock
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
-__all__ = ["MemoryStore", "Sized", "StoreCounts"]
+from underlay.stores.store import KEPT_GRANTS, LOOK, Held, Lease, StoreCounts, V
 
-
-class Sized(Protocol):
-    """What the store must know of a value: when it was stored and for how long it lives (seconds), and its
-    size (bytes)."""
-
-    @property
-    def stored_at(self) -> float: ...
-    @property
-    def ttl(self) -> float: ...
-    @property
-    def size(self) -> int: ...
-
-
-V = TypeVar("V", bound=Sized)
-
-_LOOK = 8  # oldest entries that are looked at for expiry before a good one is pushed out
-
-
-@dataclass(frozen=True, slots=True)
-class StoreCounts:
-    """State of a store: entries and bytes now, and totals of entries pushed out by each bound or outlived."""
-
-    entries: int
-    size: int
-    evicted_by_entries: int
-    evicted_by_bytes: int
-    expired: int
-
-    @property
-    def evictions(self) -> int:
-        """Entries pushed out by either bound."""
-        return self.evicted_by_entries + self.evicted_by_bytes
+__all__ = ["MemoryStore"]
 
 
 class MemoryStore(Generic[V]):
-    """Entries by key. `maxsize` bounds their number, `max_bytes` the sum of their sizes."""
+    """Entries by key. `maxsize` bounds their number, `max_bytes` the sum of their sizes. See `Store`."""
+
+    local: bool = True
+    poll: float | None = None
 
     def __init__(self, maxsize: int, max_bytes: int) -> None:
         self.maxsize = maxsize
@@ -55,6 +26,8 @@ class MemoryStore(Generic[V]):
         self._evicted_by_entries = 0
         self._evicted_by_bytes = 0
         self._expired = 0
+        self._token = 0  # the last one granted
+        self._leases: dict[bytes, Lease] = {}  # oldest grant first; renewing does not move one
 
     def get(self, key: bytes, now: float) -> V | None:
         """The entry, made the most recently used, or None. One that outlived its time is removed and
@@ -70,11 +43,14 @@ class MemoryStore(Generic[V]):
             self._entries.move_to_end(key)
             return entry
 
-    def put(self, key: bytes, entry: V, now: float) -> bool:
-        """Keep an entry, pushing others out as needed. False when it alone is larger than the store."""
-        if entry.size > self.max_bytes:
-            return False
+    def put(self, key: bytes, entry: V, now: float, token: int = 0) -> bool:
+        """Keep an entry, pushing others out as needed, and end the lease with `token`. False when the entry
+        alone is larger than the store, or when that lease is not on record any more."""
         with self._lock:
+            if token and not self._end(key, token):
+                return False
+            if entry.size > self.max_bytes:
+                return False
             self._remove(key)
             if len(self._entries) >= self.maxsize or self._size + entry.size > self.max_bytes:
                 self._make_room(entry.size, now)
@@ -108,12 +84,57 @@ class MemoryStore(Generic[V]):
             )
 
     def forked(self) -> MemoryStore[V]:
-        """A copy for a fork child: same entries, a fresh lock, totals from zero. Never takes the old lock,
-        whose owner may not exist here."""
+        """A copy for a fork child: same entries, a fresh lock, totals from zero, no leases (their holders do
+        not exist here; tokens go on from theirs). Never takes the old lock, whose owner may not exist here
+        either."""
         child: MemoryStore[V] = MemoryStore(self.maxsize, self.max_bytes)
         child._entries = OrderedDict(self._entries)
         child._size = sum(entry.size for entry in child._entries.values())
+        child._token = self._token
         return child
+
+    def lease(self, key: bytes, now: float, ttl: float, token: int = 0) -> Lease | Held:
+        """Take the key for `ttl` seconds, or renew the lease with `token`, unless another has the key."""
+        with self._lock:
+            known = self._leases.get(key)
+            if token:
+                if known is None or known.token != token:
+                    return Held(now) if known is None else Held(known.until)
+            else:
+                if known is not None:
+                    if known.until > now:
+                        return Held(known.until)
+                    del self._leases[key]  # the new one belongs at the end
+                self._token = token = self._token + 1
+                if len(self._leases) >= KEPT_GRANTS:
+                    self._forget_leases(now)
+            lease = self._leases[key] = Lease(token, now + ttl)
+            return lease
+
+    def free(self, key: bytes, token: int) -> None:
+        """End the lease with this token, if it is on record."""
+        with self._lock:
+            self._end(key, token)
+
+    def secret(self) -> bytes | None:
+        """None: nobody shares this store."""
+        return None
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _end(self, key: bytes, token: int) -> bool:
+        known = self._leases.get(key)
+        if known is None or known.token != token:
+            return False
+        del self._leases[key]
+        return True
+
+    def _forget_leases(self, now: float) -> None:
+        oldest = self._token - KEPT_GRANTS
+        for key, lease in [pair for pair, _ in zip(self._leases.items(), range(LOOK), strict=False)]:
+            if lease.token <= oldest and lease.until <= now:
+                del self._leases[key]
 
     def _remove(self, key: bytes) -> bool:
         entry = self._entries.pop(key, None)
@@ -125,7 +146,7 @@ class MemoryStore(Generic[V]):
     def _make_room(self, size: int, now: float) -> None:
         # What has outlived its time goes before anything that is still good; a scan is linear, so only the
         # oldest are looked at.
-        for key in [k for k, _ in zip(self._entries, range(_LOOK), strict=False)]:
+        for key in [k for k, _ in zip(self._entries, range(LOOK), strict=False)]:
             entry = self._entries[key]
             if now - entry.stored_at >= entry.ttl:
                 self._remove(key)

@@ -215,6 +215,9 @@ BATCH_PART = Attribute(
     "int",
     "Number of this span among those of one dispatch, from 1, when it has several",
 )
+BATCH_APART = Attribute(
+    "underlay.batch.apart", "boolean", "True where the merged calls were sent one by one after all"
+)
 CIRCUIT_STATE = Attribute(
     "underlay.circuit_breaker.state", "string", "State of the circuit", _values(CircuitState)
 )

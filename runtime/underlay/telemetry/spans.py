@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["CACHE_HIT", "CALL", "COALESCE", "DISPATCH", "TRANSITION", "TRANSITION_EVENT", "SpanName"]
+__all__ = ["ALL", "CACHE_HIT", "CALL", "COALESCE", "DISPATCH", "TRANSITION", "TRANSITION_EVENT", "SpanName"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +42,6 @@ TRANSITION = SpanName(
 )
 TRANSITION_EVENT = "underlay.circuit_breaker.transition"
 """Name of the log event beside a transition's span."""
+
+ALL: tuple[SpanName, ...] = tuple(value for value in list(globals().values()) if isinstance(value, SpanName))
+"""Every span of the vocabulary, in the order of this page."""

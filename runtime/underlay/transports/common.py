@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from underlay.pipeline.ports import Mishap
-from underlay.telemetry.attributes import Ending, Verdict
+from underlay.core.flight import ReaderError
+from underlay.pipeline.ports import NO_TIMEOUTS, Mishap
+from underlay.telemetry.attributes import Ending, Stage, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Hashable, Sequence
+    from collections.abc import Callable, Coroutine, Hashable, Sequence
     from contextvars import Token
 
     from underlay.core.cache import Entry
     from underlay.pipeline.engine import Engine
+    from underlay.pipeline.ports import Timeouts
     from underlay.pipeline.reader import Reader
+    from underlay.stores.store import Held, Lease
     from underlay.transports.homes import Home
 
-__all__ = ["BasePorts", "drop", "enter_send", "leave_send", "sending"]
+__all__ = ["BasePorts", "Source", "copied", "drop", "enter_send", "kin", "leave_send", "sending"]
+
+R = TypeVar("R")
+E = TypeVar("E", bound=Exception)
 
 sending: ContextVar[Sequence[bool]] = ContextVar("underlay_sending", default=())
 """Not empty while an attempt of ours is being sent in this context: a transport that forwards through an
@@ -43,40 +51,114 @@ def leave_send(sent: Sent) -> None:
         return
 
 
+class Source:
+    """An upstream body and how far it was read. It is the body's, not one call's: each of its readers pulls
+    through ports of its own, and with the threads as home of any client family."""
+
+    __slots__ = ("iterator", "stream")
+
+    def __init__(self, stream: object) -> None:
+        self.stream = stream
+        self.iterator: Any = None
+
+
 class BasePorts:
     """Time, store and waiting of one call. The families add `send`, `pull`, `close` and their exceptions."""
 
-    __slots__ = ("_engine", "_home", "sent")
+    __slots__ = ("_engine", "_home", "sent", "timeouts")
 
-    def __init__(self, engine: Engine, home: Home) -> None:
+    def __init__(self, engine: Engine, home: Home, timeouts: Timeouts = NO_TIMEOUTS) -> None:
         self._engine = engine
         self._home = home
         self.sent = False
+        self.timeouts = timeouts
 
     @property
     def home(self) -> Hashable:
         return self._home.identity
 
+    @property
+    def deadline(self) -> float:
+        remaining = self._home.remaining()
+        return math.inf if remaining == math.inf else self._engine.clock.now() + remaining
+
+    @property
+    def patient(self) -> bool:
+        return self._home.patient()
+
     def now(self) -> float:
         return self._engine.clock.now()
 
     async def load(self, key: bytes) -> Entry | None:
-        return self._engine.state.store.get(key, self._engine.clock.now())
+        store, now = self._engine.state.store, self._engine.clock.now()
+        if store.local:
+            return store.get(key, now)
+        return await self._shared(lambda: store.get(key, now), otherwise=None)
 
-    async def store(self, key: bytes, entry: Entry) -> bool:
-        return self._engine.state.store.put(key, entry, self._engine.clock.now())
+    async def store(self, key: bytes, entry: Entry, token: int = 0) -> bool:
+        store, now = self._engine.state.store, self._engine.clock.now()
+        if store.local:
+            return store.put(key, entry, now, token)
+        return await self._shared(lambda: store.put(key, entry, now, token), otherwise=False)
+
+    async def lease(self, key: bytes, ttl: float, token: int = 0) -> Lease | Held | None:
+        store, now = self._engine.state.store, self._engine.clock.now()
+        if store.local:
+            return store.lease(key, now, ttl, token)
+        return await self._shared(lambda: store.lease(key, now, ttl, token), otherwise=None)
+
+    def free(self, key: bytes, token: int) -> None:
+        store = self._engine.state.store
+        if store.local:
+            store.free(key, token)
+            return
+
+        async def work() -> None:
+            await self._shared(lambda: store.free(key, token), otherwise=None)
+
+        self._home.spawn(work())
+
+    async def _shared(self, work: Callable[[], R], *, otherwise: R) -> R:
+        """Ask a store that others share: what it raises is a fault of ours, and the call goes on without
+        it."""
+        try:
+            return await self._home.blocking(work)
+        except Exception as error:  # noqa: BLE001 never break the app
+            self._engine.faults.report(Stage.CACHE, error)
+            return otherwise
 
     def waiter(self) -> object:
         return self._home.waiter()
 
-    async def wait(self, waiter: object) -> None:
-        await self._home.wait(waiter)
+    async def wait(self, waiter: object, until: float | None = None) -> None:
+        if until is None:
+            await self._home.wait(waiter, None)
+            return
+        clock = self._engine.clock
+        call_at = getattr(clock, "call_at", None)
+        if call_at is None:
+            await self._home.wait(waiter, max(0.0, until - clock.now()))
+            return
+        cancel = call_at(until, lambda: self._home.wake(waiter))
+        try:
+            await self._home.wait(waiter, None)
+        finally:
+            cancel()
 
     def wake(self, waiter: object) -> None:
         self._home.wake(waiter)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._home.spawn(work)
+
+    def forget(self) -> None:
+        self.sent = False
+
+    def adopt(self, error: Exception) -> Exception:
+        return error if isinstance(error, ReaderError) else copied(error)
+
+    def timed_out(self) -> Exception:
+        return TimeoutError("underlay: no answer came within the read timeout")
 
     def describe_common(self, error: BaseException) -> Mishap:
         """What an exception means that belongs to no client family."""
@@ -86,6 +168,27 @@ class BasePorts:
         # TimeoutError is an OSError; anything else that a foreign transport raises says nothing about the
         # provider.
         return Mishap(Ending.FAILED, Verdict.FAILURE if isinstance(error, OSError) else Verdict.NOTHING, name)
+
+
+def kin(error: BaseException, base: type[E], family: Any) -> type[E] | None:
+    """The class of a client family that says what this exception says: its own, or for one of the other
+    family the class of that name. None: it is no transport error. A body may be read through either."""
+    if isinstance(error, base):
+        return type(error)
+    if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2"):
+        return None
+    own = getattr(family, type(error).__name__, None)
+    return own if isinstance(own, type) and issubclass(own, base) else None
+
+
+def copied(error: Exception) -> Exception:
+    """A copy of an exception, or the exception itself where its class cannot be copied: one object that is
+    raised in several threads would gather the tracebacks of all."""
+    try:
+        copy_ = copy.copy(error)
+    except Exception:  # noqa: BLE001 any class may refuse, in its own way
+        return error
+    return copy_ if type(copy_) is type(error) else error
 
 
 def drop(engine: Engine, reader: Reader) -> None:

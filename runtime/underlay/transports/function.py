@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from underlay.pipeline.engine import Engine
     from underlay.transports.homes import Home
 
-__all__ = ["FunctionPorts", "candidate_for", "exchange_for", "result_of"]
+__all__ = ["UNKEPT", "FunctionPorts", "candidate_for", "exchange_for", "result_of"]
 
-_UNKEPT: Final = b"underlay.unkept"
+UNKEPT: Final = b"underlay.unkept"
+"""The frame of a result that cannot be pickled: nobody else can have it."""
+
 _HEADERS: Final = ((b"content-type", b"application/python-pickle"),)
 
 
@@ -40,7 +42,7 @@ class _Observer:
 
     def feed(self, data: bytes) -> None:
         self.ended = True
-        self._kept = data is not _UNKEPT
+        self._kept = data is not UNKEPT
 
     def outcome(self) -> Outcome:
         return Outcome(complete=True, storable=self._kept)
@@ -123,7 +125,7 @@ class FunctionPorts(BasePorts):
             self.result = await self._function()
         finally:
             leave_send(token)
-        self._frame = _kept(self.result) if self._keep else _UNKEPT
+        self._frame = _kept(self.result) if self._keep else UNKEPT
         return Upstream(200, _HEADERS, self)
 
     async def pull(self, upstream: Upstream) -> bytes | None:
@@ -137,12 +139,12 @@ class FunctionPorts(BasePorts):
 
 
 def _kept(result: object) -> bytes:
-    """The result pickled, or `_UNKEPT` when it cannot be, or does not come back."""
+    """The result pickled, or `UNKEPT` when it cannot be, or does not come back."""
     try:
         frame = pickle.dumps(result)
         result_of(frame)
     except Exception:  # noqa: BLE001 any object may refuse, in its own way
-        return _UNKEPT
+        return UNKEPT
     return frame
 
 

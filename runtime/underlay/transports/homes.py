@@ -3,28 +3,45 @@ adapter; nothing below sniffs."""
 
 from __future__ import annotations
 
+import math
 import sys
+from contextlib import suppress
 from threading import Event
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from underlay.pipeline.driver import drive
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Coroutine, Hashable
+    from collections.abc import Callable, Coroutine, Hashable
 
 __all__ = ["THREADS", "AsyncioHome", "Home", "TrioHome", "current_home"]
 
 
+R = TypeVar("R")
+
+
 class Home(Protocol):
-    """Waiting and waking in one home. `identity` tells homes apart."""
+    """Waiting and waking in one home. `identity` tells homes apart. `wake` may be called from anywhere."""
 
     @property
     def identity(self) -> Hashable: ...
     def waiter(self) -> Any: ...
-    async def wait(self, waiter: Any) -> None: ...
+    async def wait(self, waiter: Any, seconds: float | None) -> None: ...
     def wake(self, waiter: Any) -> None: ...
     def spawn(self, work: Coroutine[Any, Any, None]) -> None: ...
+    async def blocking(self, work: Callable[[], R]) -> R:
+        """Run what may block on I/O where it holds up no event loop."""
+        ...
+
+    def patient(self) -> bool:
+        """Whether a call of this home may wait for one of another."""
+        ...
+
+    def remaining(self) -> float:
+        """Seconds until the caller is cancelled, where the home knows; else infinite."""
+        ...
+
     def cancelled(self, error: BaseException) -> bool:
         """Whether this exception is the loop's own cancellation."""
         ...
@@ -38,8 +55,8 @@ class Threads:
     def waiter(self) -> Event:
         return Event()
 
-    async def wait(self, waiter: Event) -> None:
-        waiter.wait()
+    async def wait(self, waiter: Event, seconds: float | None) -> None:
+        waiter.wait(seconds)
 
     def wake(self, waiter: Event) -> None:
         waiter.set()
@@ -48,6 +65,15 @@ class Threads:
         # A synchronous pull runs in the thread of whoever needs the frame: there is no cancellation to hide
         # from.
         drive(work)
+
+    async def blocking(self, work: Callable[[], R]) -> R:
+        return work()
+
+    def patient(self) -> bool:
+        return not _loop_runs_here()
+
+    def remaining(self) -> float:
+        return math.inf
 
     def cancelled(self, error: BaseException) -> bool:
         return isinstance(error, KeyboardInterrupt)
@@ -67,12 +93,35 @@ class AsyncioHome:
     def waiter(self) -> asyncio.Future[None]:
         return self.identity.create_future()
 
-    async def wait(self, waiter: asyncio.Future[None]) -> None:
-        await waiter
+    async def wait(self, waiter: asyncio.Future[None], seconds: float | None) -> None:
+        if seconds is None:
+            await waiter
+            return
+        alarm = self.identity.call_later(seconds, _resolve, waiter)
+        try:
+            await waiter
+        finally:
+            alarm.cancel()
 
     def wake(self, waiter: asyncio.Future[None]) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
+        import asyncio
+
+        if asyncio._get_running_loop() is self.identity:
+            _resolve(waiter)
+            return
+        with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+            self.identity.call_soon_threadsafe(_resolve, waiter)
+
+    async def blocking(self, work: Callable[[], R]) -> R:
+        import asyncio
+
+        return await asyncio.to_thread(work)
+
+    def patient(self) -> bool:
+        return True
+
+    def remaining(self) -> float:
+        return math.inf  # asyncio keeps no record of a task's timeouts
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self.identity.create_task(work)
@@ -88,6 +137,11 @@ class AsyncioHome:
 _tasks: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
 
 
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
 class TrioHome:
     """One trio run."""
 
@@ -100,11 +154,28 @@ class TrioHome:
     def waiter(self) -> Any:
         return self._trio.Event()
 
-    async def wait(self, waiter: Any) -> None:
-        await waiter.wait()
+    async def wait(self, waiter: Any, seconds: float | None) -> None:
+        with self._trio.move_on_after(math.inf if seconds is None else seconds):
+            await waiter.wait()
 
     def wake(self, waiter: Any) -> None:
-        waiter.set()
+        lowlevel = self._trio.lowlevel
+        if lowlevel.in_trio_run() and lowlevel.current_trio_token() is self.identity:
+            waiter.set()
+            return
+        with suppress(self._trio.RunFinishedError):
+            self.identity.run_sync_soon(waiter.set)
+
+    async def blocking(self, work: Callable[[], R]) -> R:
+        done: R = await self._trio.to_thread.run_sync(work)
+        return done
+
+    def patient(self) -> bool:
+        return True
+
+    def remaining(self) -> float:
+        seconds: float = self._trio.current_effective_deadline() - self._trio.current_time()
+        return seconds
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._trio.lowlevel.spawn_system_task(_awaited, work)
@@ -115,6 +186,14 @@ class TrioHome:
 
 async def _awaited(work: Coroutine[Any, Any, None]) -> None:
     await work
+
+
+def _loop_runs_here() -> bool:
+    """Whether an event loop is running in this thread, further up its stack."""
+    asyncio_, trio = sys.modules.get("asyncio"), sys.modules.get("trio")
+    if asyncio_ is not None and asyncio_._get_running_loop() is not None:
+        return True
+    return trio is not None and bool(trio.lowlevel.in_trio_run())
 
 
 def current_home() -> Home:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from types import GeneratorType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 
@@ -12,14 +12,22 @@ from underlay.core.flight import ReaderError
 from underlay.errors import WouldSuspendError
 from underlay.pipeline.driver import drive
 from underlay.pipeline.perform import perform
-from underlay.pipeline.ports import Exchange, Mishap, Upstream
+from underlay.pipeline.ports import NO_TIMEOUTS, Exchange, Mishap, Timeouts, Upstream
 from underlay.providers.recognise import may_be_ours
 from underlay.telemetry.attributes import Ending, Stage, Verdict
-from underlay.transports.common import BasePorts, drop, enter_send, leave_send, sending
+from underlay.transports.common import (
+    BasePorts,
+    Source,
+    drop,
+    enter_send,
+    kin,
+    leave_send,
+    sending,
+)
 from underlay.transports.homes import THREADS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
     from typing import Self
 
@@ -34,31 +42,34 @@ __all__ = ["UnderlayTransport"]
 _NOTHING = (httpx2.PoolTimeout, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.ProxyError)
 
 
-class Source:
-    """An upstream body and how far it was read. It is the body's, not one call's: each of its readers pulls
-    through ports of its own."""
-
-    __slots__ = ("iterator", "stream")
-
-    def __init__(self, stream: object) -> None:
-        self.stream = stream
-        self.iterator: Iterator[bytes] | None = None
-
-
 class Ports(BasePorts):
     """One call's ports over an inner transport."""
 
     __slots__ = ("_inner", "_request", "response")
 
     def __init__(self, engine: Engine, inner: httpx2.BaseTransport, request: httpx2.Request) -> None:
-        super().__init__(engine, THREADS)
+        super().__init__(engine, THREADS, _timeouts(request))
         self._inner = inner
         self._request = request
         self.response: httpx2.Response | None = None
 
+    def forget(self) -> None:
+        super().forget()
+        self.response = None
+
+    def adopt(self, error: Exception) -> Exception:
+        own = kin(error, httpx2.TransportError, httpx2)
+        if own is None or not own.__module__.startswith("httpx2"):
+            return super().adopt(error)
+        return own(str(error), request=self._request)
+
+    def timed_out(self) -> Exception:
+        return httpx2.ReadTimeout("no answer came within the read timeout", request=self._request)
+
     def describe(self, error: BaseException) -> Mishap:
-        if isinstance(error, httpx2.TransportError):
-            nothing = isinstance(error, _NOTHING)
+        own = kin(error, httpx2.TransportError, httpx2)
+        if own is not None:
+            nothing = issubclass(own, _NOTHING)
             return Mishap(
                 Ending.FAILED, Verdict.NOTHING if nothing else Verdict.FAILURE, type(error).__name__
             )
@@ -81,15 +92,18 @@ class Ports(BasePorts):
         assert isinstance(source, Source)  # noqa: S101 ports of this family made it
         iterator = source.iterator
         if iterator is None:
-            assert isinstance(source.stream, httpx2.SyncByteStream)  # noqa: S101 the client asserts the same
-            iterator = source.iterator = source.stream.__iter__()
-        return next(iterator, None)
+            stream: Any = source.stream
+            assert hasattr(stream, "__iter__")  # noqa: S101 the client asserts the same
+            iterator = source.iterator = stream.__iter__()
+        frame: bytes | None = next(iterator, None)
+        return frame
 
     async def close(self, upstream: Upstream) -> None:
         source = upstream.raw
         assert isinstance(source, Source)  # noqa: S101 ports of this family made it
-        if isinstance(source.stream, httpx2.SyncByteStream):
-            source.stream.close()
+        stream: Any = source.stream
+        if hasattr(stream, "close"):
+            stream.close()
         if isinstance(source.iterator, GeneratorType):
             # Not left to the collector: trio complains of a generator that was not read to its end. What it
             # raises then, nobody would have been given.
@@ -174,7 +188,12 @@ class UnderlayTransport(httpx2.BaseTransport):
         try:
             reply = drive(perform(engine, exchange, candidate, ports))
             response = ports.response
-            if reply.reader is not None and response is not None and _read_already(response):
+            if (
+                reply.reader is not None
+                and reply.upstream is not None
+                and response is not None
+                and _read_already(response)
+            ):
                 return self._from_memory(reply.reader, response)
             response = _response(engine, reply, response)
             # The response holds the reader, which holds these ports: kept here, an abandoned body would wait
@@ -254,6 +273,17 @@ def _prepared(
     except Exception as error:  # noqa: BLE001 never break the app: this may be a loop that nobody knows
         engine.faults.report(Stage.RECOGNISE, error)
         return None
+
+
+def _timeouts(request: httpx2.Request) -> Timeouts:
+    """The timeouts that the client gave this request; none where its extensions say nothing readable."""
+    given = request.extensions.get("timeout")
+    if not given:
+        return NO_TIMEOUTS
+    try:
+        return Timeouts(given.get("connect"), given.get("read"), given.get("write"), given.get("pool"))
+    except AttributeError:
+        return NO_TIMEOUTS
 
 
 def _exchange(request: httpx2.Request) -> Exchange:

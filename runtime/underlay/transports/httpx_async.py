@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from types import AsyncGeneratorType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -13,14 +13,22 @@ from underlay.core.flight import ReaderError
 from underlay.errors import WouldSuspendError
 from underlay.pipeline.driver import passing
 from underlay.pipeline.perform import perform
-from underlay.pipeline.ports import Exchange, Mishap, Upstream
+from underlay.pipeline.ports import NO_TIMEOUTS, Exchange, Mishap, Timeouts, Upstream
 from underlay.providers.recognise import may_be_ours
 from underlay.telemetry.attributes import Ending, Stage, Verdict
-from underlay.transports.common import BasePorts, drop, enter_send, leave_send, sending
+from underlay.transports.common import (
+    BasePorts,
+    Source,
+    drop,
+    enter_send,
+    kin,
+    leave_send,
+    sending,
+)
 from underlay.transports.homes import current_home
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
     from typing import Self
 
@@ -35,31 +43,34 @@ __all__ = ["UnderlayTransport"]
 _NOTHING = (httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.ProxyError)
 
 
-class Source:
-    """An upstream body and how far it was read. It is the body's, not one call's: each of its readers pulls
-    through ports of its own."""
-
-    __slots__ = ("iterator", "stream")
-
-    def __init__(self, stream: object) -> None:
-        self.stream = stream
-        self.iterator: AsyncIterator[bytes] | None = None
-
-
 class Ports(BasePorts):
     """One call's ports over an inner transport."""
 
     __slots__ = ("_inner", "_request", "response")
 
     def __init__(self, engine: Engine, inner: httpx.AsyncBaseTransport, request: httpx.Request) -> None:
-        super().__init__(engine, current_home())
+        super().__init__(engine, current_home(), _timeouts(request))
         self._inner = inner
         self._request = request
         self.response: httpx.Response | None = None
 
+    def forget(self) -> None:
+        super().forget()
+        self.response = None
+
+    def adopt(self, error: Exception) -> Exception:
+        own = kin(error, httpx.TransportError, httpx)
+        if own is None or not own.__module__.startswith("httpx"):
+            return super().adopt(error)
+        return own(str(error), request=self._request)
+
+    def timed_out(self) -> Exception:
+        return httpx.ReadTimeout("no answer came within the read timeout", request=self._request)
+
     def describe(self, error: BaseException) -> Mishap:
-        if isinstance(error, httpx.TransportError):
-            nothing = isinstance(error, _NOTHING)
+        own = kin(error, httpx.TransportError, httpx)
+        if own is not None:
+            nothing = issubclass(own, _NOTHING)
             return Mishap(
                 Ending.FAILED, Verdict.NOTHING if nothing else Verdict.FAILURE, type(error).__name__
             )
@@ -82,15 +93,18 @@ class Ports(BasePorts):
         assert isinstance(source, Source)  # noqa: S101 ports of this family made it
         iterator = source.iterator
         if iterator is None:
-            assert isinstance(source.stream, httpx.AsyncByteStream)  # noqa: S101 the client asserts the same
-            iterator = source.iterator = source.stream.__aiter__()
-        return await anext(iterator, None)
+            stream: Any = source.stream
+            assert hasattr(stream, "__aiter__")  # noqa: S101 the client asserts the same
+            iterator = source.iterator = stream.__aiter__()
+        frame: bytes | None = await anext(iterator, None)
+        return frame
 
     async def close(self, upstream: Upstream) -> None:
         source = upstream.raw
         assert isinstance(source, Source)  # noqa: S101 ports of this family made it
-        if isinstance(source.stream, httpx.AsyncByteStream):
-            await source.stream.aclose()
+        stream: Any = source.stream
+        if hasattr(stream, "aclose"):
+            await stream.aclose()
         if isinstance(source.iterator, AsyncGeneratorType):
             # Not left to the collector: trio complains of a generator that was not read to its end. What it
             # raises then, nobody would have been given.
@@ -175,7 +189,12 @@ class UnderlayTransport(httpx.AsyncBaseTransport):
         try:
             reply = await passing(perform(engine, exchange, candidate, ports))
             response = ports.response
-            if reply.reader is not None and response is not None and _read_already(response):
+            if (
+                reply.reader is not None
+                and reply.upstream is not None
+                and response is not None
+                and _read_already(response)
+            ):
                 return await self._from_memory(reply.reader, response)
             response = _response(engine, reply, response)
             # The response holds the reader, which holds these ports: kept here, an abandoned body would wait
@@ -255,6 +274,17 @@ def _prepared(
     except Exception as error:  # noqa: BLE001 never break the app: this may be a loop that nobody knows
         engine.faults.report(Stage.RECOGNISE, error)
         return None
+
+
+def _timeouts(request: httpx.Request) -> Timeouts:
+    """The timeouts that the client gave this request; none where its extensions say nothing readable."""
+    given = request.extensions.get("timeout")
+    if not given:
+        return NO_TIMEOUTS
+    try:
+        return Timeouts(given.get("connect"), given.get("read"), given.get("write"), given.get("pool"))
+    except AttributeError:
+        return NO_TIMEOUTS
 
 
 def _exchange(request: httpx.Request) -> Exchange:

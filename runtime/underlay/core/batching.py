@@ -1,0 +1,259 @@
+"""Decides which calls are sent together: a lane of one window key, with at most one window that collects.
+
+Three kinds of linger. `fixed`: every arrival enters a window, which stays open for its whole time or until it
+is full. `adaptive`: a call goes at once when nothing is open or in flight, and whoever comes meanwhile shares
+a window, which leaves when the last dispatch ends (J. Nagle, RFC 896, 1984, with calls for segments).
+`learned`: as `adaptive`, but the wait, and how many dispatches are in flight at once, follow from what
+`core.linger` has seen.
+
+Nobody owns a window that collects. The arrival that fills it, the end of the last dispatch or whoever finds
+it due detaches it in the same step; after that its members stay in place, and those that leave are only
+marked, because the reply is split by position. An arrival never closes a window for its time: whoever waits
+in it does, so that a burst that keeps its threads or its loop busy for longer than the linger still fills it.
+
+Not thread-safe: the caller holds a lock. Times are seconds on a monotonic clock.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from underlay.core.linger import Learned
+from underlay.telemetry.attributes import BatchTrigger
+
+__all__ = ["ALONE", "Alone", "Enter", "Lane", "Member", "Rule", "Window"]
+
+_SMOOTHING: Final = 1 / 8  # weight of a new latency, as for round trips in RFC 6298, section 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Bounds of one runtime and one kind of operation: how long a window stays open (seconds), how many
+    calls it takes, and how many inputs and estimated tokens its merged request may carry. `linger` is
+    `adaptive`, `fixed` or `learned`."""
+
+    linger: str
+    timeout: float
+    members: int
+    inputs: int
+    tokens: int
+
+
+class Member:
+    """One call that may share a request: its inputs, its estimated tokens, when it arrived, and the moment
+    after which its answer is of no use. `alive` is false once it has left; `call` is the caller's own."""
+
+    __slots__ = ("alive", "call", "deadline", "entered", "inputs", "latest", "tokens", "window")
+
+    def __init__(
+        self, inputs: int, tokens: int, entered: float = 0.0, deadline: float = math.inf, call: object = None
+    ) -> None:
+        self.inputs = inputs
+        self.tokens = tokens
+        self.entered = entered
+        self.deadline = deadline
+        self.call = call
+        self.alive = True
+        self.window: Window | None = None
+        self.latest = math.inf  # when it must be sent to be answered before its deadline
+
+
+class Window:
+    """Calls that are sent together. `limit` is when its own time is over, `latest` when its most hurried
+    member must be sent. `trigger` is None while it collects."""
+
+    __slots__ = ("_inputs", "_tokens", "latest", "limit", "members", "opened", "trigger")
+
+    def __init__(self, opened: float, limit: float) -> None:
+        self.members: list[Member] = []
+        self.opened = opened
+        self.limit = limit
+        self.latest = math.inf
+        self.trigger: BatchTrigger | None = None
+        self._inputs = 0
+        self._tokens = 0
+
+    @property
+    def due(self) -> float:
+        """When it must leave. This comes nearer with a hurried member and moves away when that one leaves:
+        whoever waits asks again."""
+        return min(self.limit, self.latest)
+
+    @property
+    def inputs(self) -> int:
+        """Inputs of the living members."""
+        return self._inputs
+
+    @property
+    def tokens(self) -> int:
+        """Estimated tokens of the living members."""
+        return self._tokens
+
+    @property
+    def living(self) -> list[Member]:
+        """The members that have not left, in the order of their arrival."""
+        return [member for member in self.members if member.alive]
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Go at once, by itself. It is in flight until `Lane.ended`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """The member is in `window`; a trigger there says that this arrival filled and detached it. `closed` is
+    an earlier window that had to leave first because the member did not fit into it."""
+
+    window: Window
+    closed: Window | None = None
+
+
+ALONE: Final = Alone()
+
+
+class Lane:
+    """One window key: the window that collects, and how many dispatches (lone calls or windows) are in
+    flight, whatever the linger."""
+
+    __slots__ = ("_expected", "_flying", "_learned", "_open", "rule")
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self._learned = Learned(rule.timeout) if rule.linger == "learned" else None
+        self._open: Window | None = None
+        self._flying = 0
+        self._expected = 0.0  # smoothed latency of a dispatch; 0 while unknown
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing would be lost by forgetting this lane: nothing open, nothing in flight."""
+        return self._open is None and self._flying == 0
+
+    @property
+    def waiting(self) -> int:
+        """Members of the open window."""
+        return len(self._open.members) if self._open is not None else 0
+
+    def arrive(self, member: Member, now: float) -> Alone | Enter:
+        """Take a call in. Bounds are never exceeded: whoever does not fit sends the open window off first,
+        and a call that is larger than a bound, or has no time to wait, goes alone."""
+        member.entered = now
+        member.latest = member.deadline - self._expected
+        lone = self._open is None and self._flying == 0
+        waits = not lone or self.rule.linger == "fixed"
+        if self._learned is not None:
+            waits = self._learned.arrived(now, lone=lone)
+        if not waits or self._apart(member, now):
+            self._sent(now, member.inputs)
+            return ALONE
+        window, closed = self._open, None
+        if window is not None and not self._fits(window, member):
+            closed, window = window, None
+            self._detach(closed, BatchTrigger.SIZE, now)
+        if window is None:
+            window = self._open = Window(now, now + self.rule.timeout)
+        window.members.append(member)
+        window._inputs += member.inputs
+        window._tokens += member.tokens
+        window.latest = min(window.latest, member.latest)
+        member.window = window
+        if self._learned is not None:
+            window.limit = self._learned.leaves(window.opened, len(window.members), now)
+        if self._full(window):
+            self._detach(window, BatchTrigger.SIZE, now)
+        return Enter(window, closed)
+
+    def close_due(self, window: Window, now: float) -> bool:
+        """Detach a window that still collects and is due. Returns whether this call did it.
+
+        Under `learned` it may be due later than before instead: while a request would only stand upstream."""
+        if window is not self._open or now < window.due:
+            return False
+        if self._learned is not None and now < window.latest and not self._learned.room:
+            window.limit = window.opened + self._learned.longest
+            if now < window.limit:
+                return False
+        trigger = BatchTrigger.TIME if window.limit <= window.latest else BatchTrigger.DEADLINE
+        self._detach(window, trigger, now)
+        return True
+
+    def leave(self, member: Member) -> None:
+        """This call is gone. It leaves a window that collects, and an empty window goes away; in a detached
+        window it keeps its place and is only marked. Leaving twice, or from no window, is harmless."""
+        window = member.window
+        if not member.alive:
+            return
+        member.alive = False
+        if window is None:
+            return
+        window._inputs -= member.inputs
+        window._tokens -= member.tokens
+        if window is not self._open:
+            return
+        window.members.remove(member)
+        member.window = None
+        if not window.members:
+            self._open = None
+        elif member.latest <= window.latest:
+            window.latest = min(other.latest for other in window.members)
+
+    def ended(self, now: float, latency: float | None) -> Window | None:
+        """One dispatch ended, after `latency` seconds, or None when that says nothing about the provider. It
+        counts once, also when its members were sent apart or all left before it was sent. Returns the open
+        window if it leaves for it: under `adaptive` when nothing is in flight any more, under `learned` also
+        when it has waited long enough and the provider has room again."""
+        self._flying = max(0, self._flying - 1)
+        if latency is not None:
+            known = self._expected
+            self._expected = known + (latency - known) * _SMOOTHING if known else latency
+        if self._learned is not None:
+            self._learned.ended(now, latency)
+        window = self._open
+        if window is None or self.rule.linger == "fixed":
+            return None
+        if self._flying and not (self._learned is not None and self._learned.ready(now)):
+            return None
+        self._detach(window, BatchTrigger.IDLE, now)
+        return window
+
+    def _apart(self, member: Member, now: float) -> bool:
+        """Whether a call may share no window: too large for any, or without time for the linger.
+
+        Under `fixed` it would wait for all of it; otherwise it may enter and make the window leave early, if
+        it could still wait at all."""
+        rule = self.rule
+        if member.inputs > rule.inputs or member.tokens > rule.tokens:
+            return True
+        patient = now + rule.timeout
+        if rule.linger == "fixed":
+            return member.latest < patient
+        return member.deadline < patient or member.latest <= now
+
+    def _fits(self, window: Window, member: Member) -> bool:
+        rule = self.rule
+        return (
+            len(window.members) < rule.members
+            and window._inputs + member.inputs <= rule.inputs
+            and window._tokens + member.tokens <= rule.tokens
+        )
+
+    def _full(self, window: Window) -> bool:
+        rule = self.rule
+        return (
+            len(window.members) >= rule.members
+            or window._inputs >= rule.inputs
+            or window._tokens >= rule.tokens
+        )
+
+    def _detach(self, window: Window, trigger: BatchTrigger, now: float) -> None:
+        window.trigger = trigger
+        self._open = None
+        self._sent(now, window.inputs)
+
+    def _sent(self, now: float, inputs: int) -> None:
+        self._flying += 1
+        if self._learned is not None:
+            self._learned.sent(now, inputs)

@@ -1,0 +1,229 @@
+"""The coalesce stage: lead, follow, or wait for the entry that a lead elsewhere will store.
+
+A call that is asked again after a wait finds its way by what the flow remembers: whom it followed, and since
+when.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from underlay.core.cache import Found, plan_lookup
+from underlay.pipeline.flights import Fate
+from underlay.pipeline.flow import PROCEED, Join, Reply, Wait
+from underlay.pipeline.reader import Body, Reader
+from underlay.pipeline.replies import stored_reply
+from underlay.settings import Mode
+from underlay.stores.store import Held
+from underlay.telemetry.attributes import CacheResult, Verdict
+from underlay.telemetry.events import Coalesced
+
+if TYPE_CHECKING:
+    from underlay.pipeline.flights import Lead
+    from underlay.pipeline.flow import Flow, Step
+    from underlay.pipeline.ports import Mishap, Timeouts
+    from underlay.stores.store import Lease
+
+__all__ = ["coalesce", "joined", "release_lead"]
+
+_COLLAPSED = (b"cache-status", b"underlay; fwd=miss; collapsed")  # RFC 9211
+
+
+async def coalesce(flow: Flow) -> Step:
+    """Read the answer that an identical call is fetching, or fetch it for all who come meanwhile."""
+    settings, asked = flow.engine.settings.coalesce, flow.asked
+    if settings.mode is Mode.OFF or not asked.key or asked.directives.no_store or asked.directives.no_cache:
+        return PROCEED
+    if flow.lead is None:
+        step = await _enter(flow)
+        if step is not None or flow.lead is None:
+            return step or PROCEED
+    return await _lease(flow, flow.lead)
+
+
+async def _enter(flow: Flow) -> Step | None:
+    """Follow the lead of this home, or become it: then None."""
+    flights, ports = flow.engine.state.flights, flow.ports
+    while True:
+        if flow.following is not None:
+            step = _outcome(flow, flow.following)
+            if step is not None:
+                return step
+            flow.following = None
+        if (reply := await _landed(flow)) is not None:
+            return reply
+        lead, mine = flights.enter(flow.asked.key, ports, flow.call.watched)
+        if mine:
+            flow.lead = lead
+            # An answer may have landed between the look into the store and this.
+            return await _landed(flow)
+        if flow.engine.settings.coalesce.mode is Mode.OBSERVE:
+            flow.call.watched.event(Coalesced(lead.watched.origin(), 0.0, observed=True))
+            return PROCEED
+        if flow.since is None:
+            flow.since = ports.now()
+        flow.following = lead
+
+
+def _outcome(flow: Flow, lead: Lead) -> Step | None:
+    """What a follower does by its lead's fate; None: ask anew."""
+    if lead.fate is Fate.SENDING:
+        waiter = flow.engine.state.flights.wait(lead, flow.ports)
+        if waiter is not None:
+            return _overdue(flow) or Wait(waiter, _limit(flow))
+    fate = lead.fate
+    if fate is Fate.FLYING:
+        return Join(lead)
+    if fate is Fate.FAILED and not _impatient(lead, flow.ports.timeouts):
+        assert lead.error is not None  # noqa: S101 a failed lead has its error
+        flow.call.result = CacheResult.COALESCED
+        flow.foreign = flow.ports.adopt(lead.error)
+        raise flow.foreign
+    return PROCEED if fate is Fate.APART else None
+
+
+def _overdue(flow: Flow) -> Step | None:
+    """The wait is over and the lead has no head yet: the caller's own read timeout, where it has one."""
+    if flow.ports.now() < _limit(flow):
+        return None
+    if flow.ports.timeouts.read is None:
+        return PROCEED
+    flow.foreign = flow.ports.timed_out()
+    raise flow.foreign
+
+
+def _limit(flow: Flow) -> float:
+    read = flow.ports.timeouts.read
+    assert flow.since is not None  # noqa: S101 who follows has a beginning
+    return flow.since + (flow.engine.settings.coalesce.wait_timeout if read is None else read)
+
+
+def _impatient(lead: Lead, mine: Timeouts) -> bool:
+    """Whether the lead failed by a timeout of its own that is shorter than the follower's."""
+    name = type(lead.error).__name__
+    if not name.endswith("Timeout"):
+        return False
+    theirs = getattr(lead.timeouts, name.removesuffix("Timeout").lower(), None)
+    own = getattr(mine, name.removesuffix("Timeout").lower(), None)
+    return theirs is not None and (own is None or own > theirs)
+
+
+async def _landed(flow: Flow) -> Reply | None:
+    """The entry that was stored since this call looked into the cache, as its reply."""
+    engine = flow.engine
+    landings = engine.state.flights.landings
+    if flow.looked == landings or engine.settings.llm_cache.mode is not Mode.ENFORCE:
+        return None
+    flow.looked = landings
+    return await _from_store(flow)
+
+
+async def _from_store(flow: Flow) -> Reply | None:
+    now = flow.ports.now()
+    found = plan_lookup(await flow.ports.load(flow.asked.key), now, flow.asked.directives)
+    if not isinstance(found, Found):
+        return None
+    entry = found.entry
+    flow.call.result = CacheResult.COALESCED
+    flow.call.stream = entry.stream
+    flow.call.saved = (entry.cost_usd, entry.usage)
+    flow.call.watched.event(Coalesced(entry.origin, 0.0 if flow.since is None else now - flow.since))
+    return stored_reply(flow, found)
+
+
+async def _lease(flow: Flow, lead: Lead) -> Step:
+    """Lead in this home; elsewhere somebody may be fetching the same, so take the lease or wait, bounded, for
+    the entry."""
+    engine, ports = flow.engine, flow.ports
+    if engine.settings.llm_cache.mode is not Mode.ENFORCE or not lead.leases:
+        return PROCEED
+    if flow.elsewhere is not None:
+        _stop_waiting(flow, lead)
+        if (reply := await _from_store(flow)) is not None:
+            return reply
+    ttl, poll = engine.settings.coalesce.wait_timeout, engine.state.store.poll
+    leased = await ports.lease(lead.key, ttl)
+    if not isinstance(leased, Held):
+        return _take(flow, lead, leased, ttl)
+    now = ports.now()
+    if flow.since is None:
+        flow.since = now
+    limit = min(flow.since + min(ttl, ports.timeouts.read or ttl), leased.until)
+    if now >= limit or not ports.patient:
+        return PROCEED
+    flow.elsewhere = engine.state.flights.wait_elsewhere(lead.key, ports)
+    if poll is None and not isinstance(again := await ports.lease(lead.key, ttl), Held):
+        # It landed before the waiter was there to be woken.
+        _take(flow, lead, again, ttl)
+        _stop_waiting(flow, lead)
+        return await _from_store(flow) or PROCEED
+    return Wait(flow.elsewhere, limit if poll is None else min(limit, now + poll))
+
+
+def _take(flow: Flow, lead: Lead, lease: Lease | None, ttl: float) -> Step:
+    if lease is not None:
+        lead.token = lease.token
+        lead.renew_at = flow.ports.now() + ttl / 2
+    return PROCEED
+
+
+def _stop_waiting(flow: Flow, lead: Lead) -> None:
+    waiter, flow.elsewhere = flow.elsewhere, None
+    flow.engine.state.flights.leave_elsewhere(lead.key, waiter)
+
+
+async def joined(flow: Flow, lead: Lead) -> Reply | None:
+    """The reply of a follower, once the first bytes are there. None: the answer can be joined no more, or was
+    given up before this caller had a byte; ask anew."""
+    body, ports = lead.body, flow.ports
+    assert isinstance(body, Body)  # noqa: S101 only a lead that was answered is joined
+    head = body.head
+    assert head is not None  # noqa: S101 it came from a provider
+    flow.following = None
+    reader = Reader.joining(body, flow.call, ports)
+    if reader is None:
+        flow.engine.state.flights.forget(lead)
+        if not body.flight.whole:  # too large to be shared or stored: nobody need wait for it
+            _free(flow, lead)
+        return None
+    flow.call.stream = body.stream
+    try:
+        if not await reader.prime():
+            return None
+    except BaseException as error:
+        flow.foreign = error
+        raise
+    now = ports.now()
+    flow.call.result = CacheResult.COALESCED
+    flow.call.status = head.status
+    flow.call.watched.event(
+        Coalesced(lead.watched.origin(), now - (flow.since if flow.since is not None else flow.call.started))
+    )
+    return Reply(head.status, [*head.headers, _COLLAPSED], reader)
+
+
+def release_lead(flow: Flow, error: BaseException | None, mishap: Mishap | None) -> None:
+    """The call ends, and no body of it can be joined: say so to those who wait for it.
+
+    `error` is what the app's own transport raised, or None: the call was answered or refused without one, or
+    a fault of ours made it pass.
+    """
+    lead = flow.lead
+    if lead is None or lead.fate is not Fate.SENDING:
+        return
+    if flow.elsewhere is not None:
+        _stop_waiting(flow, lead)
+    _free(flow, lead)
+    flights = flow.engine.state.flights
+    if isinstance(error, Exception) and mishap is not None and mishap.verdict is Verdict.FAILURE:
+        flights.ended(lead, Fate.FAILED, error)
+    elif error is None and flow.call is not None and flow.call.result is CacheResult.REFUSED:
+        flights.ended(lead, Fate.APART)
+    else:
+        flights.ended(lead, Fate.GONE)
+
+
+def _free(flow: Flow, lead: Lead) -> None:
+    token, lead.token = lead.token, 0
+    if token:
+        flow.ports.free(lead.key, token)

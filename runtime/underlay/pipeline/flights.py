@@ -1,0 +1,159 @@
+"""Who fetches what, right now: one lead for each key and home, and who waits for it.
+
+Decides under its lock and wakes outside it. A lead is a call that fetches an answer; calls of the same home
+that want the same answer follow it. Calls elsewhere (another event loop, another process) meet at the lease
+in the store.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from threading import Lock
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from underlay.pipeline.ports import Ports, Timeouts
+    from underlay.pipeline.watch import Watched
+
+__all__ = ["Fate", "Flights", "Lead"]
+
+
+class Fate(Enum):
+    """What became of a lead.
+
+    `SENDING`: no head yet. `FLYING`: its body can be joined. `FAILED`: the request failed, for its followers
+    too. `APART`: it was not sent, and each follower goes its own way. `GONE`: its own end, or an entry of the
+    store; followers ask again.
+    """
+
+    SENDING = "sending"
+    FLYING = "flying"
+    FAILED = "failed"
+    APART = "apart"
+    GONE = "gone"
+
+
+class Lead:
+    """A call that fetches an answer, as others see it. `token` is that of its lease, 0 without one. `leases`
+    false: another call of this home has the lease, and nobody waits for a flight that only they may drive."""
+
+    __slots__ = (
+        "body",
+        "error",
+        "fate",
+        "home",
+        "key",
+        "leases",
+        "renew_at",
+        "timeouts",
+        "token",
+        "waiting",
+        "watched",
+    )
+
+    def __init__(
+        self, key: bytes, home: Hashable, timeouts: Timeouts, watched: Watched, *, leases: bool
+    ) -> None:
+        self.key = key
+        self.home = home
+        self.timeouts = timeouts
+        self.watched = watched
+        self.leases = leases
+        self.fate = Fate.SENDING
+        self.body: object | None = None  # a `reader.Body`
+        self.error: Exception | None = None
+        self.token = 0
+        self.renew_at = math.inf
+        self.waiting: list[tuple[Ports, object]] = []
+
+    def outlasts(self, mine: Timeouts) -> bool:
+        """Whether its read timeout is at least the follower's: a shorter one would end the answer for
+        both."""
+        return self.timeouts.read is None or (mine.read is not None and self.timeouts.read >= mine.read)
+
+
+class Flights:
+    """The leads of one process."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._leads: dict[tuple[bytes, Hashable], Lead] = {}
+        self._elsewhere: dict[bytes, list[tuple[Ports, object]]] = {}
+        self.landings = 0
+        """Answers that were stored since the start: whoever missed the cache before one came looks again."""
+
+    def enter(self, key: bytes, ports: Ports, watched: Watched) -> tuple[Lead, bool]:
+        """The lead of this key in the caller's home, and whether it is the caller itself: when there is none,
+        or none that it may follow."""
+        place = (key, ports.home)
+        with self._lock:
+            lead = self._leads.get(place)
+            if lead is not None and lead.outlasts(ports.timeouts):
+                return lead, False
+            lead = self._leads[place] = Lead(key, ports.home, ports.timeouts, watched, leases=lead is None)
+            return lead, True
+
+    def wait(self, lead: Lead, ports: Ports) -> object | None:
+        """A waiter for the lead's head, or None when it is sending no more."""
+        with self._lock:
+            if lead.fate is not Fate.SENDING:
+                return None
+            waiter = ports.waiter()
+            lead.waiting.append((ports, waiter))
+            return waiter
+
+    def wait_elsewhere(self, key: bytes, ports: Ports) -> object:
+        """A waiter for the next landing of this key in this process, in whichever home."""
+        with self._lock:
+            waiter = ports.waiter()
+            self._elsewhere.setdefault(key, []).append((ports, waiter))
+            return waiter
+
+    def leave_elsewhere(self, key: bytes, waiter: object) -> None:
+        """Who waited for a landing waits no more."""
+        with self._lock:
+            left = [waiting for waiting in self._elsewhere.get(key, ()) if waiting[1] is not waiter]
+            if left:
+                self._elsewhere[key] = left
+            else:
+                self._elsewhere.pop(key, None)
+
+    def answered(self, lead: Lead, body: object) -> None:
+        """The head came: the body can be joined."""
+        lead.body = body
+        self._decide(lead, Fate.FLYING)
+
+    def ended(self, lead: Lead, fate: Fate, error: Exception | None = None) -> None:
+        """The lead ends without a body."""
+        lead.error = error
+        self._remove(lead)
+        self._decide(lead, fate)
+
+    def landed(self, lead: Lead, *, stored: bool) -> None:
+        """The lead's body is over."""
+        self._remove(lead, landings=stored)
+
+    def forget(self, lead: Lead) -> None:
+        """Nobody can join it any more: the next to ask leads."""
+        with self._lock:
+            if self._leads.get((lead.key, lead.home)) is lead:
+                del self._leads[lead.key, lead.home]
+
+    def _remove(self, lead: Lead, *, landings: int = 0) -> None:
+        with self._lock:
+            self.landings += landings
+            if self._leads.get((lead.key, lead.home)) is lead:
+                del self._leads[lead.key, lead.home]
+            elsewhere = self._elsewhere.pop(lead.key, ()) if self._elsewhere else ()
+        for ports, waiter in elsewhere:
+            ports.wake(waiter)
+
+    def _decide(self, lead: Lead, fate: Fate) -> None:
+        with self._lock:
+            lead.fate = fate
+            waiting, lead.waiting = lead.waiting, []
+        for ports, waiter in waiting:
+            ports.wake(waiter)

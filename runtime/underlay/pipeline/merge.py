@@ -1,0 +1,257 @@
+"""The dispatch of a merged window: one request for its members, sent in the call of one of them.
+
+Each member makes its own reply of its part, in its own call: its books, its entry in the store, its
+followers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from underlay.core.decode import decoder
+from underlay.core.flight import Flight
+from underlay.pipeline.attempt import Attempt
+from underlay.pipeline.flow import PROCEED, Reply
+from underlay.pipeline.ports import Exchange, Upstream
+from underlay.pipeline.reader import Body, Reader
+from underlay.pipeline.replies import admit, refuse
+from underlay.pipeline.windows import Apart, Failed, Refused, Shares
+from underlay.telemetry.attributes import BatchMode, Ending, Stage
+from underlay.telemetry.events import Batched, BatchEnded, BatchStarted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from underlay.pipeline.flow import Flow, Step
+    from underlay.pipeline.ports import Ports
+    from underlay.pipeline.watch import WatchedDispatch
+    from underlay.pipeline.windows import Departure, Outcome, Seat
+
+__all__ = ["MergeError", "batched", "dispatch", "resolved", "told"]
+
+# Of one request or one reply: they do not fit the merged request, or a part of its reply.
+_REQUEST_ONLY = frozenset((b"content-length", b"transfer-encoding", b"idempotency-key", b"x-idempotency-key"))
+_REPLY_ONLY = frozenset((b"content-length", b"transfer-encoding", b"content-encoding"))
+_LIMIT = 64 * 1024 * 1024  # bytes of a merged reply that is read; the largest of the known providers is 25 MB
+
+
+class MergeError(Exception):
+    """A merged reply does not fit its members. Counted as a fault; each of them sends by itself."""
+
+
+async def dispatch(flow: Flow, departure: Departure) -> Step:
+    """Send for all, and take the sender's own part."""
+    windows, ports = flow.engine.state.windows, flow.ports
+    seats = windows.compose(departure)
+    if len(seats) == 1:
+        return _lone(flow, departure)
+    refusal = admit(flow)
+    if refusal is not None:
+        windows.resolve(departure, Refused(refusal), ports.now(), None)
+        return refuse(flow, refusal)
+    flow.call.batch_mode = BatchMode.MERGED
+    started = ports.now()
+    flow.attempt = Attempt(flow.engine, flow.asked, flow.call.watched, flow.permit, 1, started)
+    try:
+        with flow.call.watched.sending():
+            outcome = await _sent(flow, departure, seats)
+    except Exception as error:
+        if flow.foreign is error:
+            batched(flow, departure, _own(flow), len(seats))
+            windows.resolve(departure, Failed(error), ports.now(), None)
+        raise
+    now = ports.now()
+    answered = isinstance(outcome, Shares) and outcome.status == 200
+    windows.resolve(departure, outcome, now, now - started if answered else None)
+    return await resolved(flow, departure)
+
+
+def _lone(flow: Flow, departure: Departure) -> Step:
+    """Everybody else has left, or nobody came. A window of the fixed linger counts as one all the same."""
+    seat = _own(flow)
+    if departure.rule.linger == "fixed":
+        with flow.call.watched.sending():
+            told(flow, departure, [seat], BatchMode.ALONE).event(BatchEnded(0.0))
+        batched(flow, departure, seat, 1)
+    flow.engine.state.windows.alone(seat, flow.ports.now())
+    return PROCEED
+
+
+def _own(flow: Flow) -> Seat:
+    assert flow.seat is not None  # noqa: S101 who was dispatched has a seat
+    return flow.seat
+
+
+async def _sent(flow: Flow, departure: Departure, seats: Sequence[Seat]) -> Outcome:
+    """What came of the one request. Raises what the app's own transport raised."""
+    started = flow.ports.now()
+    handle = told(flow, departure, seats, BatchMode.MERGED)
+    bodies = [seat.exchange.body for seat in seats]
+    merger = flow.asked.dialect.merger
+    assert merger is not None  # noqa: S101 only mergeable calls are merged
+    request = _merged(flow.exchange, merger.merge(bodies))
+    try:
+        with handle.sending():
+            status, headers, body = await _fetch(flow, request)
+    except BaseException as error:
+        handle.event(BatchEnded(flow.ports.now() - started, None, flow.ports.describe(error).name))
+        raise
+    outcome = _read(flow, status, headers, body, bodies)
+    apart = isinstance(outcome, Apart)
+    kind = str(status) if status >= 400 else "not_split" if apart else ""
+    handle.event(BatchEnded(flow.ports.now() - started, status, kind, apart))
+    return outcome
+
+
+def _merged(mine: Exchange, body: bytes) -> Exchange:
+    """The sender's own request with everybody's inputs. The reply must be one that can be read here."""
+    headers = [
+        (name, b"gzip, deflate" if name.lower() == b"accept-encoding" else value)
+        for name, value in mine.headers
+        if name.lower() not in _REQUEST_ONLY and name[:9].lower() != b"underlay-"
+    ]
+    return Exchange(mine.method, mine.scheme, mine.host, mine.port, mine.target, headers, body)
+
+
+async def _fetch(flow: Flow, request: Exchange) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]:
+    """Send, read the whole reply, and leave the ports as if nothing had been sent: the reply is not this
+    caller's alone."""
+    ports = flow.ports
+    try:
+        upstream = await ports.send(request)
+        body = await _read_all(ports, upstream)
+    except BaseException as error:
+        flow.foreign = error
+        ports.forget()
+        ports.sent = True
+        raise
+    ports.forget()
+    return upstream.status, upstream.headers, body
+
+
+async def _read_all(ports: Ports, upstream: Upstream) -> bytes:
+    frames: list[bytes] = []
+    try:
+        while (frame := await ports.pull(upstream)) is not None:
+            frames.append(frame)
+    finally:
+        await ports.close(upstream)
+    return b"".join(frames)
+
+
+def _read(
+    flow: Flow,
+    status: int,
+    headers: Sequence[tuple[bytes, bytes]],
+    body: bytes,
+    bodies: Sequence[bytes],
+) -> Outcome:
+    """Each member's part, or the same refusal for all. A request that was refused as a whole for one of its
+    inputs is sent apart, so that only the guilty fails."""
+    flow.call.status = status
+    attempt = flow.attempt
+    assert attempt is not None  # noqa: S101 the caller began it
+    try:
+        plain = _decoded(headers, body)
+        kept = [header for header in headers if header[0].lower() not in _REPLY_ONLY]
+        if status == 429 or not 200 <= status < 500:
+            return Shares(status, kept, [plain] * len(bodies))
+        if status < 300:
+            merger = flow.asked.dialect.merger
+            parts = merger.split(plain, bodies) if merger is not None else None
+            if parts is not None:
+                return Shares(status, kept, parts)
+            raise MergeError("the reply does not fit the inputs")
+    except Exception as error:  # noqa: BLE001 never break the app: the members are sent apart
+        flow.engine.faults.report(Stage.QUEUE, error)
+    # The request is in the books as what it was; what comes now is another attempt.
+    attempt.answered(Upstream(status, headers))
+    attempt.feed(body)
+    attempt.finish(Ending.CLOSED, flow.ports.now(), Flight(0))  # read by nobody: not for keeping
+    flow.attempt, flow.permit = None, None
+    return Apart()
+
+
+def _decoded(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes:
+    coding = next((value for name, value in headers if name.lower() == b"content-encoding"), b"")
+    if not coding or coding.lower() == b"identity":
+        return body
+    reading = decoder(coding.decode("latin-1"))
+    plain = reading.decode(body) if reading is not None else b""
+    if reading is None or reading.failed or reading.lost or len(plain) > _LIMIT:
+        raise MergeError(f"a reply in {coding.decode('latin-1')[:20]} cannot be read here")
+    return plain
+
+
+async def resolved(flow: Flow, departure: Departure) -> Step:
+    """What the dispatch means for this member."""
+    outcome, seat = departure.outcome, _own(flow)
+    assert outcome is not None  # noqa: S101 asked only when it is known
+    if isinstance(outcome, Refused):
+        flow.seat = None
+        return refuse(flow, outcome.refusal)
+    if isinstance(outcome, Apart) or seat not in departure.sent:
+        flow.call.batch_mode = BatchMode.ALONE
+        flow.seat = None
+        return PROCEED
+    flow.call.batch_mode = BatchMode.MERGED
+    batched(flow, departure, seat, len(departure.sent))
+    flow.seat = None
+    if isinstance(outcome, Failed):
+        flow.foreign = flow.ports.adopt(outcome.error)
+        raise flow.foreign
+    return await _share(flow, departure, outcome, seat)
+
+
+async def _share(flow: Flow, departure: Departure, shares: Shares, seat: Seat) -> Reply:
+    """The reply of one member, and its books."""
+    body = shares.bodies[seat.place]
+    headers = [*shares.headers, (b"content-length", b"%d" % len(body))]
+    head = Upstream(shares.status, headers)
+    attempt = flow.attempt
+    if attempt is None:
+        attempt = flow.attempt = Attempt(
+            flow.engine, flow.asked, flow.call.watched, None, 1, departure.at, sent=False
+        )
+    attempt.answered(head)
+    attempt.feed(body)
+    flow.call.status = shares.status
+    flight = Flight(len(body))
+    shared = Body(flow.engine, flight, head, attempt, flow.asked.key, open_=False)
+    reader = Reader(shared, flow.call, flow.ports)
+    flight.pulled(body)
+    if flow.lead is not None:
+        shared.lead = flow.lead
+        flow.engine.state.flights.answered(flow.lead, shared)
+    await shared.conclude(flow.ports)
+    return Reply(shares.status, headers, reader)
+
+
+def told(flow: Flow, departure: Departure, seats: Sequence[Seat], mode: BatchMode) -> WatchedDispatch:
+    """Tell the listeners that a window leaves, in the context of the call that sends. Its members are told
+    where to find it."""
+    rule, asked = departure.rule, flow.asked
+    inputs = sum(seat.member.inputs for seat in seats)
+    by_calls = mode is BatchMode.RELEASED or rule.linger == "fixed"
+    handle = flow.engine.watch.dispatch(
+        BatchStarted(
+            asked.circuit.provider,
+            asked.ask.operation,
+            asked.circuit.model,
+            mode,
+            departure.trigger,
+            tuple(seat.call.watched.origin() for seat in seats),
+            inputs,
+            len(seats) if by_calls else inputs,
+            rule.members if by_calls else rule.inputs,
+            max(0.0, departure.at - departure.opened),
+        )
+    )
+    departure.origin = handle.origin()
+    return handle
+
+
+def batched(flow: Flow, departure: Departure, seat: Seat, size: int) -> None:
+    """Say of a call that it left its window."""
+    wait = max(0.0, departure.at - seat.member.entered)
+    flow.call.watched.event(Batched(flow.call.batch_mode, departure.trigger, wait, size, departure.origin))
