@@ -117,9 +117,10 @@ class OpenTelemetryListener:
         if parts:
             context = set_span_in_context(parts[0], context)
         labels = model_labels(started.provider, started.model, self._table.models)
-        sink.points.batch_size.record(
-            len(started.members), batch_labels(labels, started.mode, started.trigger), context
-        )
+        if not started.again:
+            sink.points.batch_size.record(
+                len(started.members), batch_labels(labels, started.mode, started.trigger), context
+            )
         return DispatchHandle(parts, context)
 
     def event(self, event: ProcessEvent) -> None:

@@ -111,6 +111,8 @@ class Statistics:
 
     def dispatch(self, started: BatchStarted) -> None:
         """A window left. How it ends is counted call by call."""
+        if started.again:
+            return
         with self._lock:
             stats = self._of(started.provider, started.model)
             stats.batches[started.mode, started.trigger] += 1

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from underlay.pipeline.circuits import CircuitView
     from underlay.pipeline.engine import Clock
     from underlay.settings import Loaded
-    from underlay.stores.memory import MemoryStore
+    from underlay.stores.store import Store
     from underlay.telemetry.listener import Listener
 
 __all__ = ["Answer", "CacheView", "CircuitHandle", "Runtime", "SystemClock"]
@@ -112,7 +112,7 @@ class Runtime:
         settings: Mapping[str, object] | Settings | None = None,
         *,
         clock: Clock | None = None,
-        store: MemoryStore[Entry] | None = None,
+        store: Store[Entry] | None = None,
         listeners: Sequence[Listener] = (),
     ) -> None:
         self.loaded: Loaded = load(settings)

@@ -10,20 +10,26 @@ from typing import TYPE_CHECKING, Final
 
 from underlay.cli.output import duration, usd
 from underlay.telemetry import attributes as a
-from underlay.telemetry.attributes import CacheResult
+from underlay.telemetry.attributes import BatchMode, BatchTrigger, CacheResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from underlay.cli.span_model import Span
 
-__all__ = ["error_of", "facts", "http_status", "outcome", "shown_attributes", "tokens"]
+__all__ = ["company", "error_of", "facts", "http_status", "outcome", "shown_attributes", "tokens"]
 
 _METHODS: Final = ("http.request.method", "http.method")
 _STATUSES: Final = (a.HTTP_STATUS.key, "http.status_code")
 _SHOWN: Final = frozenset(attribute.key for attribute in a.ALL).union(
     _METHODS, _STATUSES, ("network.protocol.version", "exception.type")
 )
+_CLOSED_BY: Final[Mapping[str, str]] = {
+    BatchTrigger.SIZE: "it was full",
+    BatchTrigger.TIME: "its time was over",
+    BatchTrigger.IDLE: "nothing like it was under way any more",
+    BatchTrigger.DEADLINE: "a call could not wait longer",
+}
 
 
 def shown_attributes(attributes: Mapping[str, object]) -> dict[str, object]:
@@ -58,10 +64,10 @@ def tokens(span: Span) -> str:
 
 
 def facts(span: Span, arrow: str = "->") -> list[list[str]]:
-    """What happened in a span, in rows of short phrases: cache, circuit, usage, reply, error. Empty rows
-    are left out.
+    """What happened in a span, in rows of short phrases: cache, window, circuit, usage, reply, error. Empty
+    rows are left out.
     """
-    rows = (_cache(span), _circuit(span, arrow), _usage(span), _reply(span), _failure(span))
+    rows = (_cache(span), _window(span), _circuit(span, arrow), _usage(span), _reply(span), _failure(span))
     return [row for row in rows if row]
 
 
@@ -69,6 +75,12 @@ def _cache(span: Span) -> list[str]:
     result, reason = span.text(a.CACHE_RESULT), span.text(a.CACHE_REASON)
     because = f" ({reason})" if reason else ""
     row = [f"cache: {result}{because}"] if result and result != CacheResult.REFUSED else []
+    if result == CacheResult.COALESCED:
+        # Why the cache had nothing is no news here: an identical call was fetching it.
+        row = ["coalesced: read the answer of an identical call, nothing was sent"]
+    wait = span.number(a.COALESCE_WAIT)
+    if wait is not None:
+        row.append(f"first bytes after {duration(wait)}")
     age = span.number(a.CACHE_AGE)
     if age is not None:
         row.append(f"answer {duration(age)} old")
@@ -78,9 +90,55 @@ def _cache(span: Span) -> list[str]:
     observed = span.text(a.CACHE_OBSERVED)
     if observed:
         row.append(f"observing: would be a {observed}")
+    if span.text(a.COALESCE_OBSERVED):
+        row.append(f"observing: would be {span.text(a.COALESCE_OBSERVED)}")
     key = span.text(a.CACHE_KEY)
     if key:
         row.append(f"key {key}")
+    return row
+
+
+def company(span: Span) -> str:
+    """With how many others a call left its window: `merged with 5 others`; empty when it was in none."""
+    size, mode = span.whole(a.BATCH_SIZE), span.text(a.BATCH_MODE)
+    if size is None or mode not in (BatchMode.MERGED, BatchMode.RELEASED):
+        return ""
+    return f"{mode} with {size - 1} other{'s' if size != 2 else ''}"
+
+
+def _window(span: Span) -> list[str]:
+    """Of a call: whom it left with. Of a dispatch: what left."""
+    trigger, mode, size = span.text(a.BATCH_TRIGGER), span.text(a.BATCH_MODE), span.whole(a.BATCH_SIZE)
+    row: list[str] = []
+    if trigger and span.text(a.CACHE_RESULT):
+        together = company(span)
+        ways = " into one request" if mode == BatchMode.MERGED else ", each its own request"
+        row.append(f"window: {together}{ways}" if together else "window: nobody else came")
+    elif trigger and size is not None:
+        row += _dispatched(span, mode, size)
+    if trigger:
+        meaning = _CLOSED_BY.get(trigger)
+        row.append(f"closed by {trigger}" + (f": {meaning}" if meaning else ""))
+    wait = span.number(a.BATCH_WAIT)
+    if wait is not None:
+        row.append(f"{'waited' if span.text(a.CACHE_RESULT) else 'the first waited'} {duration(wait)}")
+    if span.attributes.get(a.BATCH_APART.key) is True:
+        row.append("the calls were sent one by one after all")
+    if span.text(a.BATCH_OBSERVED):
+        row.append(f"observing: would be {span.text(a.BATCH_OBSERVED)}")
+    return row
+
+
+def _dispatched(span: Span, mode: str, size: int) -> list[str]:
+    calls, inputs = f"{size:,} call{'s' if size != 1 else ''}", span.whole(a.BATCH_INPUTS)
+    part, fill = span.whole(a.BATCH_PART), span.number(a.BATCH_FILL)
+    row = [f"{calls} {mode}"]
+    if mode == BatchMode.MERGED and inputs is not None:
+        row = [f"{calls} merged into one request of {inputs:,} inputs"]
+    if part is not None:
+        row.append(f"part {part} of its links")
+    if fill is not None:
+        row.append(f"{fill:.0%} full")
     return row
 
 

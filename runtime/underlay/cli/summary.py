@@ -7,6 +7,7 @@ Unknown is None and never 0: a run whose provider reported no usage has unknown 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,7 @@ from underlay.cli.facts import error_of
 from underlay.cli.span_model import Span, is_call
 from underlay.metrics import percentile
 from underlay.telemetry import attributes as a
-from underlay.telemetry.attributes import CacheResult, CircuitState
+from underlay.telemetry.attributes import BatchMode, CacheResult, CircuitState
 from underlay.telemetry.spans import TRANSITION
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ class Percentiles:
 class Summary:
     """What a set of calls came to.
 
-    `upstream_calls` are the calls of which a request left for the provider. `latency` is over all calls as
+    `upstream_calls` are the requests that left for a provider: one of each call that was sent, and one of
+    each merged window. `coalesced` calls read the answer of an identical one. `merged` calls left in
+    `merged_requests`, each of several calls; `released` ones left a window side by side. `latency` is over all calls as
     the app saw them, hits and refusals included; `answered_latency` only over those that got an answer, so
     that quick refusals do not flatter it. Money is US dollars; `unpriced` counts the calls a provider
     answered whose cost is unknown. `failed` are the calls that ended in an error and were not refused.
@@ -54,6 +57,10 @@ class Summary:
     calls: int
     upstream_calls: int
     hits: int
+    coalesced: int
+    merged: int
+    merged_requests: int
+    released: int
     refused: int
     failed: int
     latency: Percentiles | None
@@ -97,16 +104,24 @@ class CircuitChange:
 
 def summarise(spans: Iterable[Span]) -> Summary:
     """Add up the calls among `spans`; other spans are passed by."""
+    spans = list(spans)
     calls = [span for span in spans if is_call(span)]
-    sent = [span for span in calls if span.text(a.VERDICT)]
+    answered_upstream = [span for span in calls if span.text(a.VERDICT)]
+    by_mode = Counter(span.text(a.BATCH_MODE) for span in calls if span.number(a.BATCH_SIZE) is not None)
+    merged_requests = sum(map(_is_merged_request, spans))
     refused = [span for span in calls if span.text(a.CACHE_RESULT) == CacheResult.REFUSED]
     answered = [
         span for span in calls if not error_of(span) and span.text(a.CACHE_RESULT) != CacheResult.REFUSED
     ]
     return Summary(
         calls=len(calls),
-        upstream_calls=len(sent),
+        upstream_calls=merged_requests
+        + sum(span.text(a.BATCH_MODE) != BatchMode.MERGED for span in answered_upstream),
         hits=sum(span.text(a.CACHE_RESULT) == CacheResult.HIT for span in calls),
+        coalesced=sum(span.text(a.CACHE_RESULT) == CacheResult.COALESCED for span in calls),
+        merged=by_mode[BatchMode.MERGED],
+        merged_requests=merged_requests,
+        released=by_mode[BatchMode.RELEASED],
         refused=len(refused),
         failed=len(calls) - len(answered) - len(refused),
         latency=percentiles([span.seconds for span in calls]),
@@ -115,7 +130,18 @@ def summarise(spans: Iterable[Span]) -> Summary:
         output_tokens=_total([span.whole(a.OUTPUT_TOKENS) for span in calls]),
         cost_usd=_money([span.number(a.COST) for span in calls]),
         saved_usd=_money([span.number(a.SAVED) for span in calls]),
-        unpriced=sum(not error_of(span) and span.number(a.COST) is None for span in sent),
+        unpriced=sum(not error_of(span) and span.number(a.COST) is None for span in answered_upstream),
+    )
+
+
+def _is_merged_request(span: Span) -> bool:
+    """Whether this span is the one request of several merged calls; a dispatch of many has more spans, and
+    the first one stands for it."""
+    return (
+        not is_call(span)
+        and span.text(a.BATCH_MODE) == BatchMode.MERGED
+        and span.text(a.BATCH_TRIGGER) != ""
+        and span.whole(a.BATCH_PART) in (None, 1)
     )
 
 

@@ -33,8 +33,10 @@ _TAIL: Final = 4.0  # gaps of a bunch after which it is over: e^-4 of exponentia
 
 _START: Final = 8.0  # requests at once while nothing is known; at first, each that does not stand adds 1/8
 _NEAR: Final = 0.9  # share of the limit that must be under way for an answer to say that more would go
+_UP = 0.5
 _FEW0 = 0.5
 _FEW = 0.75
+_SMOOTH=.9
 _PROBE: Final = 0.02  # the limit's growth at every answer that came while it was reached
 _STOOD: Final = 0.75  # S / L below which a request has stood and not merely taken a little longer
 _FASTEST: Final = 1.5  # S / L above which an answer says no more
@@ -129,15 +131,16 @@ class _Provider:
         if not self.base:
             return
         served = (self.base + self.slope * (inputs - 1)) / latency
-        toward = (flying * min(served, _FASTEST) - self.limit) / 8
-        if self._rising and served >= _STOOD and flying >= self.limit * _NEAR:
-            self.limit *= 9 / 8
+        stood = served < _STOOD
+        serving = flying * min(served, _FASTEST)
+        if self._rising and served >= _SMOOTH and flying >= self.limit * _NEAR:
+            self.limit = max(self.limit, flying * 9 / 8)
         elif flying >= self.limit - 0.5:
-            self._rising = self._rising and served >= _STOOD
-            self.limit += toward + _PROBE
-        elif flying >= self.limit / 2 and served < _STOOD:
+            self._rising = self._rising and not stood
+            self.limit += (serving - self.limit) / 8 + _PROBE
+        elif stood and flying >= self.limit / 2:
             self._rising = False
-            self.limit += toward
+            self.limit += (serving - self.limit) / 8
         self.limit = max(1.0, self.limit)
 
     def _regress(self, inputs: int, latency: float) -> None:
@@ -167,7 +170,7 @@ class Learned:
     @property
     def limit(self) -> int:
         """Requests that the provider answers at once."""
-        return max(1, round(self._provider.limit))
+        return max(1, int(self._provider.limit + _UP))
 
     @property
     def room(self) -> bool:

@@ -237,6 +237,9 @@ class Attempt:
         size = sum(map(len, frames)) + sum(map(len, chain.from_iterable(headers))) + _ENTRY_OVERHEAD
         if size > self._engine.state.store.max_bytes:
             return None, "too_large"
+        inputs = asked.ask.inputs
+        if inputs is not None and inputs.count == 1:
+            self._engine.state.singles.add(asked.window)
         entry = Entry(
             upstream.status,
             headers,

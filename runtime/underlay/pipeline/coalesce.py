@@ -141,7 +141,7 @@ async def _lease(flow: Flow, lead: Lead) -> Step:
         _stop_waiting(flow, lead)
         if (reply := await _from_store(flow)) is not None:
             return reply
-    ttl, poll = engine.settings.coalesce.wait_timeout, engine.state.store.poll
+    ttl, poll = engine.settings.coalesce.wait_timeout, ports.poll
     leased = await ports.lease(lead.key, ttl)
     if not isinstance(leased, Held):
         return _take(flow, lead, leased, ttl)

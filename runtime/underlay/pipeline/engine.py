@@ -13,10 +13,11 @@ from underlay.core.circuit_breaker import Policy
 from underlay.pipeline.circuits import Circuits
 from underlay.pipeline.flights import Flights
 from underlay.pipeline.prices import Prices
-from underlay.pipeline.recognise import Memo
+from underlay.pipeline.recognise import Memo, Singles
 from underlay.pipeline.watch import Watch
 from underlay.pipeline.windows import Windows
 from underlay.stores.memory import MemoryStore
+from underlay.stores.opening import open_store
 from underlay.telemetry.attributes import Stage
 from underlay.telemetry.events import Unpriced
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from underlay.providers.dialect import Outcome
     from underlay.providers.recognise import Recogniser
     from underlay.settings import Settings
+    from underlay.stores.store import Store
     from underlay.telemetry.listener import Listener
 
 __all__ = ["Clock", "Engine", "State"]
@@ -63,7 +65,13 @@ class State:
     `dropped`, and the next caller closes those books.
     """
 
-    def __init__(self, settings: Settings, watch: Watch, store: MemoryStore[Entry] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        watch: Watch,
+        store: Store[Entry] | None = None,
+        results: Store[Entry] | None = None,
+    ) -> None:
         breaker, cache = settings.circuit_breaker, settings.llm_cache
         policy = Policy(
             breaker.failure_threshold,
@@ -72,8 +80,17 @@ class State:
             breaker.probe_timeout,
         )
         self.circuits = Circuits(policy, watch.event)
-        self.store = store if store is not None else MemoryStore(cache.maxsize, cache.max_bytes)
+        self.store = store if store is not None else open_store(cache)
+        # Results of plain functions are kept pickled, and a pickle is read from this process's memory alone.
+        self.results = (
+            self.store
+            if self.store.local
+            else results
+            if results is not None
+            else MemoryStore(cache.maxsize, cache.max_bytes)
+        )
         self.memo = Memo()
+        self.singles = Singles()
         self.flights = Flights()
         self.windows = Windows()
         self.dropped: deque[tuple[Droppable, float]] = deque()
@@ -88,7 +105,7 @@ class Engine:
         clock: Clock,
         recogniser: Recogniser,
         listeners: Sequence[Listener],
-        store: MemoryStore[Entry] | None = None,
+        store: Store[Entry] | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock
@@ -96,11 +113,14 @@ class Engine:
         self.watch = Watch(listeners)
         self.faults = self.watch.faults
         self.prices = Prices()
-        # Random per process unless the user named one: an unknown credential must never share a scope.
-        self.secret = (
-            settings.secret.reveal().encode() if settings.secret is not None else secrets.token_bytes(32)
-        )
         self.state = State(settings, self.watch, store)
+        # The user's, or that of the store, which all who share it must have; else random per process: an
+        # unknown credential must never share a scope.
+        self.secret = (
+            settings.secret.reveal().encode()
+            if settings.secret is not None
+            else self.state.store.secret() or secrets.token_bytes(32)
+        )
         self._unpriced: set[tuple[str, str]] = set()
         _engines.add(self)
 
@@ -123,6 +143,11 @@ class Engine:
             self.watch.event(Unpriced(provider, model))
         return cost
 
+    def free(self, key: bytes, token: int) -> None:
+        """Give a lease back where there are no ports to do it: of a body that was garbage-collected."""
+        for store in {id(store): store for store in (self.state.store, self.state.results)}.values():
+            store.free(key, token)
+
     def settle_dropped(self) -> None:
         """Close the books of readers that were garbage-collected since the last caller."""
         dropped = self.state.dropped
@@ -143,7 +168,13 @@ class Engine:
         self.watch = Watch(listeners)
         self.faults = self.watch.faults
         self.prices = Prices(self.prices.book)
-        self.state = State(self.settings, self.watch, self.state.store.forked())
+        store, results = self.state.store, self.state.results
+        self.state = State(
+            self.settings,
+            self.watch,
+            store.forked(),
+            results.forked() if results is not store else None,
+        )
         failed: list[Exception] = []
         for listener in listeners:
             try:

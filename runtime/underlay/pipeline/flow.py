@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 from underlay.telemetry.attributes import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from underlay.core.cache import Found
     from underlay.core.circuit_breaker import Permit
     from underlay.pipeline.attempt import Attempt
     from underlay.pipeline.call import Call
@@ -64,7 +65,8 @@ class Flow:
     it alone passes as it is.
 
     `looked` is how many answers had landed when this call looked into the cache, `since` when it began to
-    wait for another call's answer, `elsewhere` what it waits on for one of another home.
+    wait for another call's answer, `elsewhere` what it waits on for one of another home;
+    `singles` are stored answers to single inputs of its list.
     """
 
     __slots__ = (
@@ -82,6 +84,7 @@ class Flow:
         "ports",
         "seat",
         "since",
+        "singles",
         "stage",
         "upstream",
     )
@@ -103,3 +106,4 @@ class Flow:
         self.following: Lead | None = None
         self.elsewhere: object | None = None
         self.seat: Seat | None = None
+        self.singles: Mapping[int, Found] = {}

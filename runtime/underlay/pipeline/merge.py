@@ -27,7 +27,19 @@ if TYPE_CHECKING:
     from underlay.pipeline.watch import WatchedDispatch
     from underlay.pipeline.windows import Departure, Outcome, Seat
 
-__all__ = ["MergeError", "batched", "dispatch", "resolved", "told"]
+__all__ = [
+    "MergeError",
+    "altered",
+    "batched",
+    "decoded",
+    "dispatch",
+    "fetch",
+    "plain_headers",
+    "resolved",
+    "share",
+    "told",
+    "unread",
+]
 
 # Of one request or one reply: they do not fit the merged request, or a part of its reply.
 _REQUEST_ONLY = frozenset((b"content-length", b"transfer-encoding", b"idempotency-key", b"x-idempotency-key"))
@@ -89,10 +101,10 @@ async def _sent(flow: Flow, departure: Departure, seats: Sequence[Seat]) -> Outc
     bodies = [seat.exchange.body for seat in seats]
     merger = flow.asked.dialect.merger
     assert merger is not None  # noqa: S101 only mergeable calls are merged
-    request = _merged(flow.exchange, merger.merge(bodies))
+    request = altered(flow.exchange, merger.merge(bodies))
     try:
         with handle.sending():
-            status, headers, body = await _fetch(flow, request)
+            status, headers, body = await fetch(flow, request)
     except BaseException as error:
         handle.event(BatchEnded(flow.ports.now() - started, None, flow.ports.describe(error).name))
         raise
@@ -103,8 +115,8 @@ async def _sent(flow: Flow, departure: Departure, seats: Sequence[Seat]) -> Outc
     return outcome
 
 
-def _merged(mine: Exchange, body: bytes) -> Exchange:
-    """The sender's own request with everybody's inputs. The reply must be one that can be read here."""
+def altered(mine: Exchange, body: bytes) -> Exchange:
+    """The sender's own request with another body. The reply must be one that can be read here."""
     headers = [
         (name, b"gzip, deflate" if name.lower() == b"accept-encoding" else value)
         for name, value in mine.headers
@@ -113,7 +125,7 @@ def _merged(mine: Exchange, body: bytes) -> Exchange:
     return Exchange(mine.method, mine.scheme, mine.host, mine.port, mine.target, headers, body)
 
 
-async def _fetch(flow: Flow, request: Exchange) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]:
+async def fetch(flow: Flow, request: Exchange) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]:
     """Send, read the whole reply, and leave the ports as if nothing had been sent: the reply is not this
     caller's alone."""
     ports = flow.ports
@@ -149,30 +161,40 @@ def _read(
     """Each member's part, or the same refusal for all. A request that was refused as a whole for one of its
     inputs is sent apart, so that only the guilty fails."""
     flow.call.status = status
-    attempt = flow.attempt
-    assert attempt is not None  # noqa: S101 the caller began it
     try:
-        plain = _decoded(headers, body)
-        kept = [header for header in headers if header[0].lower() not in _REPLY_ONLY]
+        plain = decoded(headers, body)
         if status == 429 or not 200 <= status < 500:
-            return Shares(status, kept, [plain] * len(bodies))
+            return Shares(status, headers, [plain] * len(bodies))
         if status < 300:
             merger = flow.asked.dialect.merger
             parts = merger.split(plain, bodies) if merger is not None else None
             if parts is not None:
-                return Shares(status, kept, parts)
+                return Shares(status, headers, parts)
             raise MergeError("the reply does not fit the inputs")
     except Exception as error:  # noqa: BLE001 never break the app: the members are sent apart
         flow.engine.faults.report(Stage.QUEUE, error)
-    # The request is in the books as what it was; what comes now is another attempt.
-    attempt.answered(Upstream(status, headers))
-    attempt.feed(body)
-    attempt.finish(Ending.CLOSED, flow.ports.now(), Flight(0))  # read by nobody: not for keeping
-    flow.attempt, flow.permit = None, None
+    unread(flow, status, headers, body)
     return Apart()
 
 
-def _decoded(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes:
+def plain_headers(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> list[tuple[bytes, bytes]]:
+    """The headers of a reply for a body in plain that is not the one that came with them."""
+    kept = [header for header in headers if header[0].lower() not in _REPLY_ONLY]
+    return [*kept, (b"content-length", b"%d" % len(body))]
+
+
+def unread(flow: Flow, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+    """A reply that answers nobody is in the books as what it was; what comes now is another attempt."""
+    attempt = flow.attempt
+    assert attempt is not None  # noqa: S101 it was sent
+    attempt.answered(Upstream(status, headers))
+    attempt.feed(body)
+    attempt.finish(Ending.CLOSED, flow.ports.now(), Flight(0))
+    flow.attempt, flow.permit = None, None
+
+
+def decoded(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes:
+    """The body in plain. Raises MergeError for a coding that cannot be read here."""
     coding = next((value for name, value in headers if name.lower() == b"content-encoding"), b"")
     if not coding or coding.lower() == b"identity":
         return body
@@ -200,22 +222,24 @@ async def resolved(flow: Flow, departure: Departure) -> Step:
     if isinstance(outcome, Failed):
         flow.foreign = flow.ports.adopt(outcome.error)
         raise flow.foreign
-    return await _share(flow, departure, outcome, seat)
+    body = outcome.bodies[seat.place]
+    if flow.attempt is None:
+        flow.attempt = Attempt(flow.engine, flow.asked, flow.call.watched, None, 1, departure.at, sent=False)
+    return await share(flow, outcome.status, outcome.headers, body, body)
 
 
-async def _share(flow: Flow, departure: Departure, shares: Shares, seat: Seat) -> Reply:
-    """The reply of one member, and its books."""
-    body = shares.bodies[seat.place]
-    headers = [*shares.headers, (b"content-length", b"%d" % len(body))]
-    head = Upstream(shares.status, headers)
+async def share(
+    flow: Flow, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes, told: bytes
+) -> Reply:
+    """The reply of one caller out of one that was not its alone, and its books: `told` is what the provider
+    said, for usage and cost."""
     attempt = flow.attempt
-    if attempt is None:
-        attempt = flow.attempt = Attempt(
-            flow.engine, flow.asked, flow.call.watched, None, 1, departure.at, sent=False
-        )
+    assert attempt is not None  # noqa: S101 what is shared was sent
+    kept = plain_headers(headers, body)
+    head = Upstream(status, kept)
     attempt.answered(head)
-    attempt.feed(body)
-    flow.call.status = shares.status
+    attempt.feed(told)
+    flow.call.status = status
     flight = Flight(len(body))
     shared = Body(flow.engine, flight, head, attempt, flow.asked.key, open_=False)
     reader = Reader(shared, flow.call, flow.ports)
@@ -224,7 +248,7 @@ async def _share(flow: Flow, departure: Departure, shares: Shares, seat: Seat) -
         shared.lead = flow.lead
         flow.engine.state.flights.answered(flow.lead, shared)
     await shared.conclude(flow.ports)
-    return Reply(shares.status, headers, reader)
+    return Reply(status, kept, reader)
 
 
 def told(flow: Flow, departure: Departure, seats: Sequence[Seat], mode: BatchMode) -> WatchedDispatch:
@@ -245,8 +269,10 @@ def told(flow: Flow, departure: Departure, seats: Sequence[Seat], mode: BatchMod
             len(seats) if by_calls else inputs,
             rule.members if by_calls else rule.inputs,
             max(0.0, departure.at - departure.opened),
+            departure.told,
         )
     )
+    departure.told = True
     departure.origin = handle.origin()
     return handle
 

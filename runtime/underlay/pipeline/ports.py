@@ -133,6 +133,11 @@ class Ports(Protocol):
         """Let go of the body. Idempotent."""
         ...
 
+    @property
+    def poll(self) -> float | None:
+        """Seconds between two looks at a lease that somebody else has; None: its end is told."""
+        ...
+
     async def load(self, key: bytes) -> Entry | None:
         """The stored entry, or None."""
         ...

@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING
 
 from underlay.core.batching import Member, Rule
+from underlay.pipeline.fill import filled
 from underlay.pipeline.flow import PROCEED, Wait
 from underlay.pipeline.merge import batched, dispatch, resolved, told
 from underlay.pipeline.windows import Seat, Waiting
@@ -39,6 +40,10 @@ async def queue(flow: Flow) -> Step:
     merged = bool(flow.asked.window)
     if not merged and settings.linger != "fixed":
         return PROCEED
+    if flow.singles:
+        singles, flow.singles = flow.singles, {}
+        if (step := await filled(flow, singles)) is not None:
+            return step
     windows, seat = flow.engine.state.windows, flow.seat
     if seat is None:
         seat = flow.seat = Seat(flow.call, flow.exchange, flow.ports, _member(flow))

@@ -174,7 +174,7 @@ class Body:
             if lead is not None:
                 if not stored and lead.token:
                     # From a finaliser's books there are no ports to wait with: the store is asked as it is.
-                    (self._engine.state.store if ports is None else ports).free(lead.key, lead.token)
+                    (self._engine if ports is None else ports).free(lead.key, lead.token)
                 self._engine.state.flights.landed(lead, stored=stored)
             if then is not None:
                 then(now, ending)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from underlay.providers.recognise import Candidate
     from underlay.settings import CacheSettings
 
-__all__ = ["Asked", "Known", "Memo", "recognise"]
+__all__ = ["Asked", "Known", "Memo", "Singles", "key_for", "recognise"]
 
 _MEMO_LIMIT = 4096  # requests remembered, about 300 bytes each
 
@@ -74,6 +74,35 @@ class Memo:
             if len(self._known) >= _MEMO_LIMIT:
                 self._known.popitem(last=False)
             self._known[raw] = known
+
+
+class Singles:
+    """The window keys under which answers to single inputs were stored, bounded."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._windows: OrderedDict[bytes, None] = OrderedDict()
+
+    def add(self, window: bytes) -> None:
+        """An answer to a single input was stored."""
+        if window in self._windows:
+            return
+        with self._lock:
+            self._windows[window] = None
+            if len(self._windows) > _MEMO_LIMIT:
+                self._windows.popitem(last=False)
+
+    def __contains__(self, window: bytes) -> bool:
+        return window in self._windows
+
+
+def key_for(exchange: Exchange, body: bytes, settings: CacheSettings, secret: bytes) -> bytes:
+    """The key that the same request would have with another body; empty where it has none."""
+    headers, parsed = sort_headers(exchange.headers), body_of(body)
+    if isinstance(parsed, Unkeyable):
+        return b""
+    scope = scope_of(secret, headers.credentials, settings.namespace)
+    return key_of(scope, exchange.method.encode(), exchange.url, headers.kept, parsed)
 
 
 def recognise(

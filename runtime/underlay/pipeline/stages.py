@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from underlay.core.cache import Lacking, plan_lookup
 from underlay.pipeline.coalesce import coalesce
+from underlay.pipeline.fill import look_for_singles, whole
 from underlay.pipeline.flow import PROCEED, Flow, Step
 from underlay.pipeline.queue import queue
 from underlay.pipeline.replies import refuse, stored_reply
@@ -43,6 +44,8 @@ async def cache(flow: Flow) -> Step:
     found = plan_lookup(await flow.ports.load(asked.key), now, asked.directives)
     observed = settings.mode is Mode.OBSERVE
     if isinstance(found, Lacking):
+        if not observed and (reply := await _from_singles(flow)) is not None:
+            return reply
         flow.call.result = CacheResult.MISS
         flow.call.watched.event(CacheLooked(CacheResult.MISS, asked.key.hex()[:16], found.reason, observed))
         return PROCEED
@@ -53,6 +56,15 @@ async def cache(flow: Flow) -> Step:
     flow.call.result = CacheResult.HIT
     flow.call.stream = found.entry.stream
     return stored_reply(flow, found)
+
+
+async def _from_singles(flow: Flow) -> Step | None:
+    """A list whose inputs are all known one by one. What is known of others is kept for the queue stage."""
+    inputs = flow.asked.ask.inputs
+    if inputs is None or flow.engine.settings.llm_batch.mode is not Mode.ENFORCE:
+        return None
+    flow.singles = await look_for_singles(flow)
+    return whole(flow, flow.singles) if len(flow.singles) == inputs.count else None
 
 
 def _tell_hit(flow: Flow, found: Found, *, observed: bool) -> None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from underlay.core.batching import Rule, Window
     from underlay.core.circuit_breaker import Refusal
-    from underlay.pipeline.circuits import Name
     from underlay.pipeline.call import Call
+    from underlay.pipeline.circuits import Name
     from underlay.pipeline.ports import Exchange, Ports
     from underlay.telemetry.attributes import BatchTrigger
 
@@ -73,6 +73,7 @@ class Departure:
         "outcome",
         "sender",
         "sent",
+        "told",
         "trigger",
     )
 
@@ -87,6 +88,7 @@ class Departure:
         self.sender: Seat | None = None
         self.sent: tuple[Seat, ...] = ()
         self.origin = b""
+        self.told = False
         self.outcome: Outcome | None = None
 
     @property

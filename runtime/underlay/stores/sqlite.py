@@ -51,6 +51,8 @@ WHERE ? - stored >= ttl
 _REMOVE: Final = "DELETE FROM entries WHERE id = ?"
 _HOLDER: Final = "SELECT token, until, holder FROM leases WHERE key = ?"
 _GRANT: Final = "INSERT OR REPLACE INTO leases (key, until, holder) VALUES (?, ?, ?)"
+_RENEW: Final = "UPDATE leases SET until = ? WHERE token = ? AND key = ?"
+_END: Final = "DELETE FROM leases WHERE token = ? AND key = ?"
 _FORGET: Final = f"""
 DELETE FROM leases WHERE until <= ? AND token IN
 (SELECT token FROM leases WHERE token <= ? ORDER BY token LIMIT {LOOK})
@@ -112,10 +114,7 @@ class SqliteStore:
         """Keep an entry and end the lease with `token`. False: too large, or that lease is not on record."""
         record, wall = encode(entry), self._wall()
         with self._file.writing() as db:
-            if (
-                token
-                and not db.execute("DELETE FROM leases WHERE token = ? AND key = ?", (token, key)).rowcount
-            ):
+            if token and not db.execute(_END, (token, key)).rowcount:
                 return False
             if entry.size > self.max_bytes:
                 return False
@@ -175,7 +174,7 @@ class SqliteStore:
         known = self._file.read(_HOLDER, (key,))  # most often it ended with a put
         if known is not None and known[0] == token:
             with self._file.writing() as db:
-                db.execute("DELETE FROM leases WHERE token = ? AND key = ?", (token, key))
+                db.execute(_END, (token, key))
 
     def secret(self) -> bytes | None:
         """32 random bytes that were made with the file."""
@@ -188,9 +187,7 @@ class SqliteStore:
 
     def _renew(self, key: bytes, now: float, wall: float, ttl: float, token: int) -> Lease | Held:
         with self._file.writing() as db:
-            mine = db.execute(
-                "UPDATE leases SET until = ? WHERE token = ? AND key = ?", (wall + ttl, token, key)
-            ).rowcount
+            mine = db.execute(_RENEW, (wall + ttl, token, key)).rowcount
             known = None if mine else db.execute(_HOLDER, (key,)).fetchone()
         if mine:
             return Lease(token, now + ttl)
@@ -198,9 +195,8 @@ class SqliteStore:
 
     def _discard(self, key: bytes, now: float, wall: float) -> None:
         with self._file.writing() as db:
-            row = _understood(
-                db.execute(_FIND, (key,)).fetchone(), now, wall
-            )  # somebody may have put a good one since
+            # Looked at once more: somebody may have put a good one since.
+            row = _understood(db.execute(_FIND, (key,)).fetchone(), now, wall)
             if row is not None and (row.expired or row.entry is None):
                 db.execute(_REMOVE, (row.id,))
                 self._expired += row.expired

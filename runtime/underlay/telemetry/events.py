@@ -190,7 +190,8 @@ class BatchStarted:
 
     `members` are the origins of its calls, in their order. `capacity` is the bound that counts for it, in
     calls or (merged) in inputs, and `filled` how much of it is. `wait` is how long the first member waited,
-    in seconds.
+    in seconds. `again`: the member that sent was cancelled, and another sends in its place; the window counts
+    once.
     """
 
     provider: str
@@ -203,6 +204,7 @@ class BatchStarted:
     filled: int
     capacity: int
     wait: float
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

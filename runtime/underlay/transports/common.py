@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from underlay.pipeline.engine import Engine
     from underlay.pipeline.ports import Timeouts
     from underlay.pipeline.reader import Reader
-    from underlay.stores.store import Held, Lease
+    from underlay.stores.store import Held, Lease, Store
     from underlay.transports.homes import Home
 
 __all__ = ["BasePorts", "Source", "copied", "drop", "enter_send", "kin", "leave_send", "sending"]
@@ -89,26 +89,34 @@ class BasePorts:
     def now(self) -> float:
         return self._engine.clock.now()
 
+    @property
+    def _store(self) -> Store[Entry]:
+        return self._engine.state.store
+
+    @property
+    def poll(self) -> float | None:
+        return self._store.poll
+
     async def load(self, key: bytes) -> Entry | None:
-        store, now = self._engine.state.store, self._engine.clock.now()
+        store, now = self._store, self._engine.clock.now()
         if store.local:
             return store.get(key, now)
         return await self._shared(lambda: store.get(key, now), otherwise=None)
 
     async def store(self, key: bytes, entry: Entry, token: int = 0) -> bool:
-        store, now = self._engine.state.store, self._engine.clock.now()
+        store, now = self._store, self._engine.clock.now()
         if store.local:
             return store.put(key, entry, now, token)
         return await self._shared(lambda: store.put(key, entry, now, token), otherwise=False)
 
     async def lease(self, key: bytes, ttl: float, token: int = 0) -> Lease | Held | None:
-        store, now = self._engine.state.store, self._engine.clock.now()
+        store, now = self._store, self._engine.clock.now()
         if store.local:
             return store.lease(key, now, ttl, token)
         return await self._shared(lambda: store.lease(key, now, ttl, token), otherwise=None)
 
     def free(self, key: bytes, token: int) -> None:
-        store = self._engine.state.store
+        store = self._store
         if store.local:
             store.free(key, token)
             return

@@ -20,7 +20,9 @@ from underlay.transports.common import BasePorts, enter_send, leave_send
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from underlay.core.cache import Entry
     from underlay.pipeline.engine import Engine
+    from underlay.stores.store import Store
     from underlay.transports.homes import Home
 
 __all__ = ["UNKEPT", "FunctionPorts", "candidate_for", "exchange_for", "result_of"]
@@ -109,6 +111,10 @@ class FunctionPorts(BasePorts):
         self._keep = keep
         self._frame: bytes | None = None
         self.result: Any = None
+
+    @property
+    def _store(self) -> Store[Entry]:
+        return self._engine.state.results
 
     def describe(self, error: BaseException) -> Mishap:
         common = self.describe_common(error)
