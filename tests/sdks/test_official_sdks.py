@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -136,3 +139,23 @@ def test_a_broken_stream_is_neither_kept_nor_forgiven(bench: Bench, fault: str) 
     bench.sdk.stream("Tell me")
     assert bench.upstream == 2
     assert len(bench.recorder.calls[0].of(AttemptStarted)) == 1
+
+
+@pytest.mark.parametrize("kind", ["json", "stream"])
+def test_identical_calls_at_once_are_one_request(bench: Bench, kind: str) -> None:
+    """Twelve threads ask the same at once, synchronous clients of one home or as many event loops: one
+    request, and every SDK parses the same objects."""
+    start = Barrier(12)
+
+    def ask(_: int) -> Any:
+        start.wait(10)
+        return getattr(bench.sdk, kind)("Who goes there?")
+
+    with ThreadPoolExecutor(12) as threads:
+        answers = list(threads.map(ask, range(12)))
+    assert bench.upstream == 1
+    assert answers == [answers[0]] * 12
+    results = Counter(str(event.result) for call in bench.recorder.calls for event in call.of(CallEnded))
+    assert results["miss"] == 1
+    assert results["coalesced"] + results["hit"] == 11
+    assert bench.runtime.engine.faults.counts == {}
