@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from e2e import checks
+from e2e import checks, trace_checks
 from e2e.board import Prometheus, dashboards
 from e2e.report import Report
 from e2e.run import play
@@ -94,7 +94,8 @@ def prove(report: Report, endpoints: dict[str, str], scratch: Path) -> None:
         checks.variables(report, prometheus, boards, facts, windows, "e2e")
         checks.annotations(report, prometheus, boards["underlay-overview"], windows, "e2e")
         checks.calls(report, jaeger, boards["underlay-calls"], facts, "e2e")
-        checks.traces(report, jaeger, prometheus, windows, "e2e")
+        trace_checks.traces(report, jaeger, prometheus, windows, "e2e")
+        trace_checks.together(report, jaeger, facts, "e2e")
     with report.step("run the demo"):
         told = scratch / "demo.json"
         environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoints["otlp_http"]}

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from e2e.expect import Labels
+from e2e.answers import Labels
 
 __all__ = ["Prometheus", "Question", "dashboards", "jaeger_search", "questions", "substituted"]
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,18 +11,20 @@ from typing import Any
 
 import httpx
 
+from e2e.answers import Asked, exactly, near
 from e2e.board import Prometheus, jaeger_search, questions, substituted
-from e2e.expect import EMPTY, EXPECTED, Asked, exactly, near
+from e2e.expect import EMPTY, EXPECTED
 from e2e.facts import Facts
 from e2e.report import Report
 from e2e.run import wait_for
-from e2e.script import CHAT, MINI
+from e2e.script import MINI
+from e2e.together import QUEUED, RELEASED
 from underlay.telemetry import attributes as a
 from underlay.telemetry import metrics as m
 from underlay.telemetry.attributes import CircuitState
 from underlay_dashboards.signals import SERVICE_LABEL, label, prometheus_name
 
-__all__ = ["Windows", "annotations", "calls", "demo", "overview", "settle", "traces", "variables"]
+__all__ = ["Windows", "annotations", "calls", "demo", "overview", "settle", "variables"]
 
 _SLACK = 0.1  # seconds around the samples at a window's ends, so that there is nothing to extrapolate over
 
@@ -38,6 +38,7 @@ class Windows:
     main: float
     everything: float
     tripped: float
+    queued: float
 
 
 def settle(prometheus: Prometheus, facts: Facts, service: str) -> Windows:
@@ -57,7 +58,9 @@ def settle(prometheus: Prometheus, facts: Facts, service: str) -> Windows:
     began = facts.raw["phases"]["main"]["began"]
     at = times[-1] + _SLACK
     start = max(when for when in times if when < began) - _SLACK
-    return Windows(at, at - start, at - (times[0] - _SLACK), facts.raw["open_seen"] - 0.2)
+    return Windows(
+        at, at - start, at - (times[0] - _SLACK), facts.raw["open_seen"] - 0.2, facts.raw["queued_seen"]
+    )
 
 
 def demo(
@@ -80,6 +83,10 @@ def demo(
         "API call reduction": near(1 - told["upstream_calls"] / answered, 1e-6),
         "Cost spent": near(told["cost_usd"], 1e-6),
         "Cost saved": near(told["saved_usd"] or 0.0, 1e-6),
+        "Coalesced calls": near(told["coalesced"] / answered, 1e-6),
+        "Requests saved by coalescing": exactly(told["coalesced"]),
+        "Requests saved by merging": exactly(told["merged"] - told["merged_requests"]),
+        "Batches processed": exactly(told["merged_requests"]),
     }
     if not told["hits"]:  # the cache was off: there is nothing to take a share of
         del wanted["Cache hit rate"]
@@ -121,25 +128,26 @@ def overview(
                     where, EMPTY.get(question.path, "an expectation or a reason is missing"), {}, seen
                 )
     if not native:
-        _tripped(report, prometheus, board, windows, service)
+        _meanwhile(report, prometheus, board, windows, service)
         _raw(report, prometheus, facts, windows, service)
 
 
-def _tripped(
+def _meanwhile(
     report: Report, prometheus: Prometheus, board: Mapping[str, Any], windows: Windows, service: str
 ) -> None:
-    """While the circuit was open, the timeline and the tile said so."""
-    wanted = {"Reliability / Circuits / A": 2.0, " / Circuits not closed / A": 1.0}
+    """While the circuit was open, the timeline and the tile said so, and while calls waited, how many."""
+    wanted = {
+        "Reliability / Circuits / A": ("while open", windows.tripped, MINI, 2.0),
+        " / Circuits not closed / A": ("while open", windows.tripped, MINI, 1.0),
+        "Flights and windows / Waiting now / A": ("while they wait", windows.queued, RELEASED, float(QUEUED)),
+    }
     for question in questions(board):
         if question.path in wanted:
-            expr = substituted(question.expr, windows.main, _variables(service))
-            seen = prometheus.instant(expr, windows.tripped)
-            report.check(
-                f"{question.path.removeprefix(' / ')}, while open",
-                MINI,
-                wanted[question.path],
-                max(seen.values(), default=None),
-            )
+            when, at, model, value = wanted[question.path]
+            names = _variables(service) | {"model": model}
+            seen = prometheus.instant(substituted(question.expr, windows.main, names), at)
+            where = f"{question.path.removeprefix(' / ')}, {when}"
+            report.check(where, model, value, max(seen.values(), default=None))
 
 
 def _raw(report: Report, prometheus: Prometheus, facts: Facts, windows: Windows, service: str) -> None:
@@ -214,7 +222,8 @@ def annotations(
 def calls(report: Report, jaeger: httpx.Client, board: Mapping[str, Any], facts: Facts, service: str) -> None:
     """Every search of the calls page finds as many traces as the script made."""
     window = facts.window("birth", "main")
-    durations = [*window.list("durations"), *window.list("hit_durations"), *window.list("failed_durations")]
+    lists = ("durations", "hit_durations", "coalesced_durations", "failed_durations")
+    durations = [took for name in lists for took in window.list(name)]
     failures = window.errors["service_unavailable"]
     wanted = {
         "Recent": window.calls,
@@ -251,52 +260,3 @@ def calls(report: Report, jaeger: httpx.Client, board: Mapping[str, Any], facts:
             report.check(f"calls: {title}", f"traces, at most {limit}", expected, last[0])
         elif question.path not in EMPTY and question.target.get("queryType") == "search":
             report.check(f"calls: {title}", "an expectation is missing", True, False)
-
-
-def traces(
-    report: Report, jaeger: httpx.Client, prometheus: Prometheus, windows: Windows, service: str
-) -> None:
-    """A hit is found by tag and by id and links to its generator; a transition links to its causes; exemplars
-    lead to traces."""
-    hits = _search(jaeger, service, {a.CACHE_RESULT.key: "hit", a.REQUEST_MODEL.key: CHAT}, 1)
-    span = hits[0]["spans"][0]
-    again = jaeger.get(f"/api/traces/{span['traceID']}").json()["data"][0]["spans"]
-    (link,) = [
-        ref
-        for ref in next(s for s in again if s["spanID"] == span["spanID"])["references"]
-        if ref["refType"] == "FOLLOWS_FROM"
-    ]
-    generator = jaeger.get(f"/api/traces/{link['traceID']}").json()["data"][0]["spans"]
-    made = next(s for s in generator if s["spanID"] == link["spanID"])
-    tags = {tag["key"]: tag["value"] for tag in made["tags"]}
-    report.check(
-        "trace of a hit",
-        "the span that it links to",
-        ("miss", CHAT),
-        (tags[a.CACHE_RESULT.key], tags[a.REQUEST_MODEL.key]),
-    )
-    names = Counter(s["operationName"] for s in generator)
-    report.check("trace of a miss", "spans", {f"chat {CHAT}": 1, "POST": 1}, dict(names))
-    opened = _search(jaeger, service, {a.CIRCUIT_REASON.key: "failures"}, 5)
-    causes = [
-        s["references"]
-        for trace in opened
-        for s in trace["spans"]
-        if s["operationName"] == "circuit_breaker open"
-    ]
-    report.check(
-        "trace of a trip", "links to the calls that caused it", [5], [len(found) for found in causes]
-    )
-    series = f'{prometheus_name(m.CALL_DURATION)}_bucket{{{SERVICE_LABEL}="{service}"}}'
-    exemplars = prometheus.exemplars(series, windows.at - windows.everything, windows.at)
-    ids = {exemplar["labels"]["trace_id"] for exemplar in exemplars}
-    lost = [trace for trace in sorted(ids)[:5] if not jaeger.get(f"/api/traces/{trace}").json()["data"]]
-    report.check("exemplars", "lead to a trace", (True, []), (bool(ids), lost))
-
-
-def _search(jaeger: httpx.Client, service: str, tags: Mapping[str, str], limit: int) -> list[dict[str, Any]]:
-
-    params = {"service": service, "tags": json.dumps(tags), "limit": str(limit), "lookback": "1h"}
-    return wait_for(
-        lambda: jaeger.get("/api/traces", params=params).json()["data"] or None, f"a trace with {tags}"
-    )

@@ -12,6 +12,7 @@ from typing import Any
 
 from genai_prices import Usage, calc_price
 
+from e2e.together import Windows
 from underlay.metrics import percentile
 
 __all__ = ["Facts", "Window", "bucket_of"]
@@ -30,14 +31,16 @@ class Facts:
 
     def window(self, *phases: str) -> Window:
         """The totals of these phases together."""
-        return Window([self.raw["phases"][phase]["models"] for phase in phases])
+        chosen = [self.raw["phases"][phase] for phase in phases]
+        return Window([phase["models"] for phase in chosen], [phase["windows"] for phase in chosen])
 
 
 class Window:
     """Totals over a span of the script."""
 
-    def __init__(self, phases: list[dict[str, Any]]) -> None:
+    def __init__(self, phases: list[dict[str, Any]], windows: list[Windows]) -> None:
         self.models: dict[str, list[dict[str, Any]]] = {}
+        self._windows = windows
         for phase in phases:
             for model, totals in phase.items():
                 self.models.setdefault(model, []).append(totals)
@@ -77,7 +80,8 @@ class Window:
 
     def calls_of(self, model: str) -> float:
         """Calls of one model, however they ended."""
-        return self.sum(model, "misses") + self.sum(model, "hits") + sum(self.errors_of(model).values())
+        answered = sum(self.sum(model, how) for how in ("misses", "hits", "coalesced"))
+        return answered + sum(self.errors_of(model).values())
 
     @property
     def calls(self) -> float:
@@ -91,8 +95,39 @@ class Window:
 
     @property
     def upstream(self) -> float:
-        """Requests that left: misses, and failures that were not refusals."""
-        return self.all("misses") + sum(self.errors.values()) - self.refused
+        """Requests that left: answered ones, and failures that were not refusals."""
+        return self.answered + sum(self.errors.values()) - self.refused
+
+    @property
+    def answered(self) -> float:
+        """Requests that a provider answered: one for each miss, but one for all merged calls of a window."""
+        return self.all("misses") - self.merged_away
+
+    @property
+    def merged_away(self) -> float:
+        """Requests that merging made needless."""
+        return sum(
+            calls - requests for (mode, _), (requests, calls) in self.windows().items() if mode == "merged"
+        )
+
+    def windows(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """Dispatches of windows, and calls in them, by mode and by what closed the window."""
+        found: dict[tuple[str, str], tuple[int, int]] = {}
+        for phase in self._windows:
+            for kinds in phase.values():
+                for kind, (dispatches, calls) in kinds.items():
+                    mode, _, trigger = kind.partition("/")
+                    before = found.get((mode, trigger), (0, 0))
+                    found[mode, trigger] = (before[0] + dispatches, before[1] + calls)
+        return found
+
+    def dispatches(self, place: int) -> dict[str, tuple[int, int]]:
+        """The same by mode (`place` 0) or by trigger (1)."""
+        found: dict[str, tuple[int, int]] = {}
+        for kind, (dispatches, calls) in self.windows().items():
+            before = found.get(kind[place], (0, 0))
+            found[kind[place]] = (before[0] + dispatches, before[1] + calls)
+        return found
 
     def cost(self, model: str, tokens: tuple[float, float] | None = None) -> float | None:
         """US dollars by genai-prices itself; None when it has no price. Of the answers paid, or of other
@@ -111,7 +146,7 @@ class Window:
 
     @property
     def saved(self) -> float:
-        """What the repeats would have cost."""
+        """What repeats and coalesced calls would have cost."""
         return sum(
             self.cost(model, (self.sum(model, "saved_input_tokens"), self.sum(model, "saved_output_tokens")))
             or 0.0

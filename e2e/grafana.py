@@ -19,8 +19,8 @@ from typing import Any
 import httpx
 
 from e2e import checks
+from e2e.answers import Labels
 from e2e.board import Prometheus, dashboards
-from e2e.expect import Labels
 from e2e.report import Report
 from e2e.run import play
 from underlay.stack import bundle_root, stack_home, status

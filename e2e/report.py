@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from e2e.expect import Check, Labels
+from e2e.answers import Check, Labels
 from underlay.stack import stack_home
 from underlay.stack.state import STATE_FILE
 

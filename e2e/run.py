@@ -6,15 +6,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from e2e.facts import Facts
 from e2e.script import CHAT, CLAUDE, RECOVERY
-from underlay.cli.telemetry_file import is_call, locate, read_spans
+from e2e.together import ADAPTIVE, KINDS, LARGE, RELEASED, Windows
+from underlay.cli.telemetry_file import Span, is_call, locate, read_spans
 from underlay.simulator import Latency, Simulator, SimulatorOptions
 from underlay.telemetry import attributes as a
+from underlay.telemetry.attributes import BatchMode, CacheResult
 
 __all__ = ["MAXSIZE", "play", "wait_for"]
 
@@ -43,6 +46,7 @@ def play(service: str, endpoint: str, folder: Path, extra: Mapping[str, str] | N
                 "UNDERLAY_TELEMETRY__EXIT_TIMEOUT": "10",  # what is counted here must not be lost to a busy machine
                 "UNDERLAY_TELEMETRY__DIRECTORY": str(folder / service),
                 "UNDERLAY_LLM_CACHE__MAXSIZE": str(MAXSIZE),
+                **ADAPTIVE,
                 "UNDERLAY_CIRCUIT_BREAKER__RECOVERY_TIMEOUT": str(RECOVERY),
                 # Off by default in the SDK: Anthropic's own span would be the call's, and its search tags another
                 # library's.
@@ -66,13 +70,14 @@ def play(service: str, endpoint: str, folder: Path, extra: Mapping[str, str] | N
             f"the script counted {everything.upstream:g} upstream requests, the simulator {sent}"
         )
     _measured(read, folder / service)
-    stored = int(everything.all("misses"))
+    held_back = int(sum(everything.sum(model, "misses") for model in (RELEASED, LARGE)))
+    stored = int(everything.all("misses")) - held_back
     read.raw["cache"] = {
-        "entries": min(stored, MAXSIZE),
+        "entries": min(stored, MAXSIZE) + held_back,
         "evicted": max(0, stored - MAXSIZE),
-        "maxsize": MAXSIZE,
+        "maxsize": sum(read.raw["cache_maxsize"]),
         "bytes": read.raw["cache_bytes"],
-        "max_bytes": 256 * 2**20,
+        "max_bytes": read.raw["cache_max_bytes"],
     }
     return read
 
@@ -85,35 +90,72 @@ def _measured(facts: Facts, telemetry: Path) -> None:
     spans = [span for span in read_spans(locate(telemetry)) if is_call(span)]
     main = facts.raw["phases"]["main"]["began"] * 1e9
     for name, phase in facts.raw["phases"].items():
+        of_phase = [span for span in spans if (span.start_ns >= main) == (name == "main")]
         for model, totals in phase["models"].items():
-            ours = [
-                s
-                for s in spans
-                if s.text(a.REQUEST_MODEL) == model and (s.start_ns >= main) == (name == "main")
-            ]
-            by_result = {
-                result: [s for s in ours if s.text(a.CACHE_RESULT) == result] for result in ("hit", "miss")
-            }
-            answered = [s for s in by_result["miss"] if not s.text(a.ERROR_TYPE)]
-            failed = [s for s in by_result["miss"] if s.text(a.ERROR_TYPE)]
-            for kind, found in (
-                ("durations", answered),
-                ("hit_durations", by_result["hit"]),
-                ("failed_durations", failed),
-            ):
-                if len(found) != len(totals[kind]):
-                    raise SystemExit(
-                        f"{model}, {name}: the script counted {len(totals[kind])} {kind}, its file {len(found)}"
-                    )
-                totals[kind] = [span.seconds for span in found]
-            streams = [span.number(a.TIME_TO_FIRST_CHUNK) for span in answered]
-            totals["first_chunks"] = [first for first in streams if first is not None]
-            totals["chunk_intervals"] = [
-                (span.seconds - first) / (chunks - 1)
-                for span in answered
-                if (first := span.number(a.TIME_TO_FIRST_CHUNK)) is not None
-                and (chunks := span.whole(a.CHUNKS) or 0) > 1
-            ]
+            ours = [span for span in of_phase if span.text(a.REQUEST_MODEL) == model]
+            totals |= _times(f"{model}, {name}", totals, ours)
+        _windows(name, phase["windows"], of_phase)
+
+
+def _times(where: str, totals: Mapping[str, Any], spans: Sequence[Span]) -> dict[str, list[float]]:
+    """The durations and waits of one model's calls, by how they were answered and sent."""
+
+    def of(result: CacheResult, *, failed: bool = False, mode: str = "") -> list[Span]:
+        return [
+            span
+            for span in spans
+            if span.text(a.CACHE_RESULT) == result
+            and bool(span.text(a.ERROR_TYPE)) == failed
+            and (not mode or span.text(a.BATCH_MODE) == mode)
+        ]
+
+    answered = of(CacheResult.MISS)
+    found = {
+        "durations": answered,
+        "hit_durations": of(CacheResult.HIT),
+        "coalesced_durations": of(CacheResult.COALESCED),
+        "failed_durations": of(CacheResult.MISS, failed=True),
+    }
+    counted = {
+        "durations": totals["misses"],
+        "hit_durations": totals["hits"],
+        "coalesced_durations": totals["coalesced"],
+        "failed_durations": sum(totals["errors"].values()) - totals["refused"],
+    }
+    for kind, ours in found.items():
+        if len(ours) != counted[kind]:
+            raise SystemExit(f"{where}: the script counted {counted[kind]} {kind}, its file {len(ours)}")
+    found |= {f"{mode}_durations": of(CacheResult.MISS, mode=mode) for mode in BatchMode}
+    times = {kind: [span.seconds for span in ours] for kind, ours in found.items()}
+    streams = [
+        (span, first) for span in answered if (first := span.number(a.TIME_TO_FIRST_CHUNK)) is not None
+    ]
+    times["first_chunks"] = [first for _, first in streams]
+    times["chunk_intervals"] = [
+        (span.seconds - first) / (chunks - 1)
+        for span, first in streams
+        if (chunks := span.whole(a.CHUNKS) or 0) > 1
+    ]
+    for kind, attribute in (("coalesce_waits", a.COALESCE_WAIT), ("batch_waits", a.BATCH_WAIT)):
+        times[kind] = [wait for span in spans if (wait := span.number(attribute)) is not None]
+    return times
+
+
+def _windows(name: str, windows: Windows, spans: Sequence[Span]) -> None:
+    """Every call that the runtimes counted in a window says so on its span, and each kind of window came."""
+    counted = {(model, kind): calls for model, kinds in windows.items() for kind, (_, calls) in kinds.items()}
+    seen = Counter(
+        (span.text(a.REQUEST_MODEL), f"{span.text(a.BATCH_MODE)}/{span.text(a.BATCH_TRIGGER)}")
+        for span in spans
+        if span.text(a.BATCH_TRIGGER)
+    )
+    if counted != seen:
+        raise SystemExit(
+            f"{name}: the runtimes counted calls in windows {counted}, the file has {dict(seen)}"
+        )
+    missing = KINDS - {kind for _, kind in counted}
+    if missing:
+        raise SystemExit(f"{name}: no window of {sorted(missing)}: the machine is too slow for the script")
 
 
 def wait_for(ask: Callable[[], T | None], what: str, seconds: float = 30.0) -> T:

@@ -1,10 +1,11 @@
-"""The scripted program: official SDKs, known numbers. Runs under `underlay run` and knows nothing of it.
+"""The scripted program: official SDKs, known numbers. Runs under `underlay run`.
 
     underlay run -- python -m e2e.script FACTS.json
 
-It keeps its own books of what it asked and got (never underlay's) and writes them as FACTS.json. A first
-phase asks one question of each kind, so that most series exist; the second does the rest. It is quiet for a
-while before, between and after, so that every counter is seen at rest.
+It keeps its own books of what it asked and got and writes them as FACTS.json; of underlay's it reads only
+what no program can know: what the stored entries weigh, and what closed a window. A first phase asks one
+question of each kind, so that most series exist; the second does the rest. It is quiet for a while before,
+between and after, so that every counter is seen at rest.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import anthropic
 import httpx
 import openai
 
+from e2e.together import Reply, Together, fixed_runtime, windows_of
 from underlay.global_runtime import current
 
 QUIET = 11.0  # seconds: two exports and a little
@@ -41,6 +43,7 @@ class Answered:
     provider: str
     misses: int = 0
     hits: int = 0
+    coalesced: int = 0
     refused: int = 0
     errors: dict[str, int] = field(default_factory=dict)
     input_tokens: list[int] = field(default_factory=list)
@@ -94,6 +97,13 @@ class Books:
         if got.first_chunk is not None:
             totals.first_chunks.append(got.first_chunk)
 
+    def shared(self, reply: Reply) -> None:
+        """One call that read the answer of another, which was in flight."""
+        totals = self.of(reply.question[0], "openai")
+        totals.coalesced += 1
+        totals.saved_input_tokens += reply.usage[0]
+        totals.saved_output_tokens += reply.usage[1]
+
     def failed(self, model: str, provider: str, kind: str, took: float) -> None:
         """One call that failed with this kind of error, as the provider names it, or was refused."""
         totals = self.of(model, provider)
@@ -113,6 +123,10 @@ class Program:
         self.openai = openai.OpenAI(max_retries=0)
         self.anthropic = anthropic.Anthropic(max_retries=0)
         self.admin = httpx.Client(base_url=os.environ["OPENAI_BASE_URL"].removesuffix("/v1"))
+        runtime = current()
+        assert runtime is not None, "the script runs under `underlay run`"
+        self.runtimes = (runtime, fixed_runtime())
+        self.queued_seen = 0.0
         self.open_seen = 0.0
         self.open_for = 0.0
 
@@ -182,6 +196,7 @@ class Program:
             self.fault(kind, model=model, count=1)
             self.chat(model, f"the first {kind}")
         self.chat(MINI, "in between")
+        self.together("the first time")
 
     def run(self) -> None:
         """The script."""
@@ -206,7 +221,20 @@ class Program:
             self.fault(kind, model=CHAT, count=2)
             for n in range(2):
                 self.chat(CHAT, f"refused with {kind}, {n}")
+        self.together("the second time")
         self.outage()
+
+    def together(self, tag: str) -> None:
+        """Calls that come together."""
+        part = Together(tag, self.fault, self.runtimes[1])
+        part.run()
+        self.queued_seen = part.queued_at
+        for reply in part.replies:
+            if reply.shared:
+                self.books.shared(reply)
+            else:
+                got = Got(reply.usage, reply.took, reply.first_chunk)
+                self.books.answered(reply.question, "openai", got)
 
     def outage(self) -> None:
         """One model fails five times, is refused four times, and comes back."""
@@ -231,19 +259,23 @@ def main() -> None:
     phases = {}
     for name, work in (("birth", program.births), ("main", program.run)):
         program.books = Books(program.known)
+        left = windows_of(program.runtimes)
         time.sleep(QUIET)
         began = time.time()
         work()
         models = {model: asdict(totals) for model, totals in program.books.models.items()}
-        phases[name] = {"began": began, "ended": time.time(), "models": models}
+        windows = windows_of(program.runtimes, left)
+        phases[name] = {"began": began, "ended": time.time(), "models": models, "windows": windows}
     time.sleep(QUIET)
-    # The one thing that the program cannot know by itself: what its entries weigh.
-    runtime = current()
+    caches = [runtime.settings.llm_cache for runtime in program.runtimes]
     facts = {
-        "cache_bytes": runtime.cache.size_bytes if runtime is not None else None,
+        "cache_bytes": sum(runtime.cache.size_bytes for runtime in program.runtimes),
+        "cache_maxsize": [cache.maxsize for cache in caches],
+        "cache_max_bytes": sum(cache.max_bytes for cache in caches),
         "ended": time.time(),
         "open_seen": program.open_seen,
         "open_for": program.open_for,
+        "queued_seen": program.queued_seen,
         "phases": phases,
     }
     Path(sys.argv[1]).write_text(json.dumps(facts, indent=1))

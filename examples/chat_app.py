@@ -2,8 +2,10 @@
 
 It knows nothing of underlay. It replays calls from a trace file (arrival times and sizes of a real service):
 each call asks OpenAI or Anthropic, some stream, some embed, many repeat an earlier question, as users do.
+Twice many calls come at once: a crowd that asks one and the same question, and a document whose chunks are
+embedded one call each.
 
-    python examples/chat_app.py TRACE.csv [--speed 3] [--calls 160]
+    python examples/chat_app.py TRACE.csv [--speed 3] [--calls 160] [--crowd 24] [--chunks 60]
 
 Addresses and keys come from the SDKs' own variables: OPENAI_BASE_URL, OPENAI_API_KEY, ANTHROPIC_BASE_URL,
 ANTHROPIC_API_KEY.
@@ -38,6 +40,7 @@ WORDS = (
     "family",
 )
 DISTINCT = 0.6  # share of calls that ask something new
+CROWD_AT, DOCUMENT_AT = 1.5, 0.5  # seconds after the first call
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,17 @@ def plan(trace: Path, calls: int, speed: float) -> list[Call]:
             Call(at, kind, prompt, int(row["generated_tokens"]), rng.random() < 0.4, rng.random() < 0.5)
         )
     return planned
+
+
+def crowd(users: int) -> list[Call]:
+    """So many users who open the same page at once, and with it ask the same question."""
+    question = text(100_000, 200)
+    return [Call(CROWD_AT, "gpt-4o-mini", question, 120, False, user % 2 == 0) for user in range(users)]
+
+
+def document(chunks: int) -> list[Call]:
+    """A document of so many chunks that is indexed: an embedding of each, all at once."""
+    return [Call(DOCUMENT_AT, "embed", text(200_000 + chunk, 300), 0, False, True) for chunk in range(chunks)]
 
 
 class App:
@@ -163,9 +177,12 @@ def main() -> None:
     parser.add_argument("trace", type=Path)
     parser.add_argument("--calls", type=int, default=160)
     parser.add_argument("--speed", type=float, default=3.0, help="how much faster than the trace")
+    parser.add_argument("--crowd", type=int, default=24, help="users who ask the same thing at once")
+    parser.add_argument("--chunks", type=int, default=60, help="chunks of the document that is embedded")
     options = parser.parse_args()
     app = App()
-    asyncio.run(app.run(plan(options.trace, options.calls, options.speed)))
+    calls = plan(options.trace, options.calls, options.speed)
+    asyncio.run(app.run([*calls, *crowd(options.crowd), *document(options.chunks)]))
     print(", ".join(f"{count} {name}" for name, count in sorted(app.outcomes.items())))
 
 

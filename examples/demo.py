@@ -28,19 +28,21 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from underlay.cli.span_model import Span
+from underlay.cli.facts import http_status
+from underlay.cli.span_model import Span, is_call
 from underlay.cli.summary import Summary, circuit_timeline, summarise
 from underlay.cli.telemetry_file import locate, read_spans
 from underlay.simulator import Latency, Simulator, SimulatorOptions
 from underlay.telemetry import attributes as a
-from underlay.telemetry.attributes import CacheResult
+from underlay.telemetry.attributes import BatchMode, CacheResult
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 EXCERPT = HERE / "data" / "azure_conv_excerpt.csv"
 OUTAGE_MODEL = "gpt-4o"
-OUTAGE_FROM, OUTAGE_FOR = 3.0, 4.0  # seconds after the first call
-RECOVERY = "3"  # seconds: the demo's recovery timeout
+OUTAGE_FROM, OUTAGE_FOR = 2.5, 2.5  # seconds after the first call
+RECOVERY = "1.5"  # seconds: the demo's recovery timeout
+CROWD, CHUNKS = 24, 60  # calls that the program makes at once: identical ones, and embeddings
 UNDERLAY = str(Path(sys.executable).with_name("underlay"))
 # As it can be typed here: the environment of `make demo` is not on the path of the shell that ran it.
 TYPED = "underlay" if shutil.which("underlay") == UNDERLAY else os.path.relpath(UNDERLAY)
@@ -137,6 +139,13 @@ def _answered(summary: Summary) -> int:
     return summary.calls - summary.refused - summary.failed
 
 
+def _agrees(run_: Run) -> bool:
+    """Whether telemetry and simulator counted the same requests. One that a broken connection swallowed may
+    not have reached the simulator."""
+    broken = [s for s in run_.spans if is_call(s) and s.text(a.VERDICT) and http_status(s) is None]
+    return 0 <= run_.summary.upstream_calls - run_.simulated <= len(broken)
+
+
 def table(before: Run, after: Run) -> Table:
     """Before and after, side by side."""
     drawn = Table(title="the same program, with every pillar off and with all on", title_justify="left")
@@ -154,7 +163,10 @@ def table(before: Run, after: Run) -> Table:
     row("calls (each retry of an SDK is one)", lambda s: s.calls)
     row("upstream calls", lambda s: s.upstream_calls)
     row("answered", _answered)
-    row("  of these from the cache", lambda s: s.hits)
+    row("  from the cache", lambda s: s.hits)
+    row("  with an identical call in flight", lambda s: s.coalesced)
+    row("  merged with other calls", lambda s: s.merged)
+    row("  in so many requests", lambda s: s.merged_requests)
     for percentile in ("p50", "p95", "p99"):
         row(f"{percentile} of answered calls, ms", latency(f"{percentile}_ms"), "{:,.0f}")
     row("input tokens paid", lambda s: s.input_tokens)
@@ -170,7 +182,7 @@ def table(before: Run, after: Run) -> Table:
 def timeline(run_: Run, console: Console) -> None:
     """When the circuit opened and closed, in seconds since the first call."""
     changes = circuit_timeline(run_.spans)
-    failing = f"the model failed from {OUTAGE_FROM:.0f} s for {OUTAGE_FOR:.0f} s"
+    failing = f"the model failed from {OUTAGE_FROM:g} s for {OUTAGE_FOR:g} s"
     console.print(f"\n[bold]the circuit of {OUTAGE_MODEL}[/bold] ({failing})")
     if not changes:
         console.print("  it never opened")
@@ -182,31 +194,48 @@ def timeline(run_: Run, console: Console) -> None:
         )
 
 
-def one_trace(run_: Run, folder: Path, console: Console) -> None:
-    """The trace of one single call, drawn by `underlay trace`: a hit, which links to the call that generated
-    the answer."""
-    hits = [span for span in run_.spans if span.text(a.CACHE_RESULT) == CacheResult.HIT]
-    linked = {link.span_id for span in hits for link in span.links}
-    generators = [span for span in run_.spans if span.span_id in linked]
-    if not hits or not generators:
-        return
-    generator = generators[-1]
-    hit = next(span for span in hits if any(link.span_id == generator.span_id for link in span.links))
-    for title, span in (
-        ("one call that a provider answered", generator),
-        ("its repeat, answered from the cache", hit),
-    ):
+def single_calls(run_: Run, folder: Path, console: Console) -> None:
+    """Traces of single calls, drawn by `underlay trace`: each leads to the span that its answer came from."""
+    by_id = {span.span_id: span for span in run_.spans}
+
+    def linked(result: CacheResult) -> tuple[Span, Span] | None:
+        """The last call answered like that whose link leads to a span of this run, and that span."""
+        pairs = [
+            (span, by_id[link.span_id])
+            for span in run_.spans
+            if span.text(a.CACHE_RESULT) == result and is_call(span)
+            for link in span.links
+            if link.span_id in by_id
+        ]
+        return pairs[-1] if pairs else None
+
+    titled: list[tuple[str, Span]] = []
+    if hit := linked(CacheResult.HIT):
+        titled.append(("one call that a provider answered", hit[1]))
+        titled.append(("its repeat, answered from the cache", hit[0]))
+    if follower := linked(CacheResult.COALESCED):
+        titled.append(("a call that came while an identical one was in flight", follower[0]))
+    merged = [
+        span for span in run_.spans if not is_call(span) and span.text(a.BATCH_MODE) == BatchMode.MERGED
+    ]
+    if merged and (sender := by_id.get(max(merged, key=_size).parent_id)):
+        titled.append(("an embedding that was sent for others too", sender))
+    for title, span in titled:
         console.print(f"\n[bold]{title}[/bold]")
-        command = [UNDERLAY, "trace", span.trace_id, "--from", str(folder), "-q"]
+        command = [UNDERLAY, "trace", span.span_id, "--from", str(folder), "-q"]
         sys.stdout.flush()
         subprocess.run(command, check=True)
+
+
+def _size(dispatch: Span) -> int:
+    return dispatch.whole(a.BATCH_SIZE) or 0
 
 
 def main() -> int:
     """Run it all. Exit code 1 when telemetry and simulator do not agree."""
     parser = argparse.ArgumentParser(description="The demo of underlay: one program, without and with it.")
     parser.add_argument("--calls", type=int, default=160)
-    parser.add_argument("--speed", type=float, default=3.0)
+    parser.add_argument("--speed", type=float, default=4.0)
     parser.add_argument("--json", type=Path, help="write the table to this file as well")
     options = parser.parse_args()
     console = Console()
@@ -219,35 +248,39 @@ def main() -> int:
         str(options.calls),
         "--speed",
         str(options.speed),
+        "--crowd",
+        str(CROWD),
+        "--chunks",
+        str(CHUNKS),
     ]
+    planned = options.calls + CROWD + CHUNKS
     columns = (TextColumn("{task.description:>7}"), BarColumn(), TimeElapsedColumn())
     with Progress(
         *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
     ) as progress:
-        before = run("before", False, folder, arguments, progress, options.calls)
-        after = run("after", True, folder, arguments, progress, options.calls)
+        before = run("before", False, folder, arguments, progress, planned)
+        after = run("after", True, folder, arguments, progress, planned)
     console.print(table(before, after))
     if options.json:
         options.json.write_text(
             json.dumps({name: asdict(side.summary) for name, side in (("before", before), ("after", after))})
         )
-    agree = all(side.summary.upstream_calls == side.simulated for side in (before, after))
-    agree = agree and before.summary.calls == before.simulated
+    agree = _agrees(before) and _agrees(after) and before.summary.calls == before.summary.upstream_calls
     counted = f"{before.simulated} requests before, {after.simulated} after"
     console.print(
         f"the simulator counted {counted}: {'the telemetry agrees' if agree else 'THE TELEMETRY DISAGREES'}"
     )
     timeline(after, console)
-    one_trace(after, folder / "after", console)
+    single_calls(after, folder / "after", console)
     print("\nnext")
     steps = (
         (f"traces --from {folder / 'after'}", "every call of the run"),
         ("run -- python your_app.py", "the same under your own program"),
         ("doctor", "what is covered, and where telemetry goes"),
-        ("stack up, then make demo", "the same on dashboards: Prometheus, Jaeger, Grafana"),
+        ("stack up, then make demo", "the same on dashboards"),
     )
     for command, what in steps:
-        print(f"  {TYPED} {command:<38} {what}")
+        print(f"  {TYPED} {command:<35} {what}")
     return 0 if agree else 1
 
 

@@ -184,13 +184,11 @@ class Library:
     def _sync(self) -> httpx.Client:
         if self._client is not None:
             return self._client
-        made: httpx.Client = seam.client("httpx", "Client", self._engine, timeout=_TIMEOUT)
+        # Under the lock: a cold burst of threads would each spend a tenth of a second on the same thing.
         with self._lock:
-            # Another thread may have been first: one client stays, and an unused one holds no connection.
-            client = self._client = self._client or made
-        if client is not made:
-            made.close()
-        return client
+            if self._client is None:
+                self._client = seam.client("httpx", "Client", self._engine, timeout=_TIMEOUT)
+            return self._client
 
     def _async(self) -> httpx.AsyncClient:
         home = current_home().identity

@@ -83,6 +83,20 @@ def test_wrong_settings_are_findings(invoke: INVOKE, monkeypatch: pytest.MonkeyP
     assert (finding["level"], finding["fix"]) == ("fail", "unset UNDERLAY_LLM_CACHE__TTL")
 
 
+def test_a_store_that_cannot_be_used_is_a_finding(
+    invoke: INVOKE, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A missing folder or a foreign file fails with the setting to take back; a store that is not there yet is
+    not made by looking."""
+    (tmp_path / "foreign.db").write_text("not a database, but long enough to be looked at " * 40)
+    for name, level in (("none/a.db", "fail"), ("foreign.db", "fail"), ("new.db", "ok")):
+        monkeypatch.setenv("UNDERLAY_LLM_CACHE__STORE", f"sqlite:///{tmp_path / name}")
+        finding = _by_code(invoke("doctor", "--json"))["settings.store"]
+        assert (finding["level"], name in finding["evidence"]) == (level, True)
+        assert finding["fix"] == ("unset UNDERLAY_LLM_CACHE__STORE" if level == "fail" else "")
+    assert not (tmp_path / "new.db").exists()
+
+
 def test_settings_in_force_name_their_source(invoke: INVOKE, monkeypatch: pytest.MonkeyPatch) -> None:
     """What differs from the default is listed with where it came from; a switched-off underlay is a
     warning.

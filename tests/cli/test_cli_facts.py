@@ -9,6 +9,7 @@ from cli_builder import Made, call, line
 
 from underlay.cli.facts import error_of, facts, http_status, outcome, shown_attributes, tokens
 from underlay.cli.span_model import Span, decode_line
+from underlay.telemetry import attributes as a
 
 OLD_HTTP = {"http.status_code": 502, "http.method": "GET"}
 
@@ -50,11 +51,77 @@ def _span(made: Made) -> Span:
         }, [
             ["cache: hit"], ["HTTP 200", "stream of 3 chunks", "ended truncated", "answered by other"],
         ]),
+        ({"result": "coalesced", "CACHE_REASON": "absent", "COALESCE_WAIT": 0.5, "SAVED": 0.02}, [
+            [
+                "coalesced: read the answer of an identical call", "nothing was sent",
+                "first bytes after 500 ms",
+            ],
+            ["saved $0.0200"],
+        ]),
+        ({"BATCH_MODE": "merged", "BATCH_SIZE": 2, "BATCH_TRIGGER": "size", "BATCH_WAIT": 0.02}, [
+            ["cache: miss"],
+            [
+                "window: merged with 1 other into one request", "closed by size: it was full",
+                "waited 20 ms",
+            ],
+            ["tokens unknown"], ["attempt: success"],
+        ]),
+        ({"BATCH_MODE": "released", "BATCH_SIZE": 10, "BATCH_TRIGGER": "deadline"}, [
+            ["cache: miss"],
+            [
+                "window: released with 9 others, each its own request",
+                "closed by deadline: a call could not wait longer",
+            ],
+            ["tokens unknown"], ["attempt: success"],
+        ]),
+        ({"BATCH_MODE": "alone", "BATCH_SIZE": 1, "BATCH_TRIGGER": "time", "BATCH_WAIT": 0.05}, [
+            ["cache: miss"],
+            ["window: nobody else came", "closed by time: its time was over", "waited 50 ms"],
+            ["tokens unknown"], ["attempt: success"],
+        ]),
+        ({"BATCH_MODE": "alone", "COALESCE_OBSERVED": "coalesced", "BATCH_OBSERVED": "merged"}, [
+            ["cache: miss", "observing: would be coalesced"], ["observing: would be merged"],
+            ["tokens unknown"], ["attempt: success"],
+        ]),
+        ({"BATCH_SIZE": 3, "BATCH_TRIGGER": "tomorrow"}, [
+            ["cache: miss"], ["window: nobody else came", "closed by tomorrow"],
+            ["tokens unknown"], ["attempt: success"],
+        ]),
     ],
 )  # fmt: skip
 def test_what_is_known_is_said(more: dict[str, Any], rows: list[list[str]]) -> None:
     """Each decision and measure has its phrase, and what is unknown is called unknown or left out."""
     assert facts(_span(call("w", **more))) == rows
+
+
+@pytest.mark.parametrize(
+    ("more", "row"),
+    [
+        ({"BATCH_MODE": "merged", "BATCH_SIZE": 6, "BATCH_INPUTS": 8, "BATCH_FILL": 0.03125}, [
+            "6 calls merged into one request of 8 inputs", "3% full",
+            "closed by idle: nothing else was in flight", "the first waited 50 ms",
+        ]),
+        ({"BATCH_MODE": "merged", "BATCH_SIZE": 200, "BATCH_INPUTS": 200, "BATCH_PART": 2, "BATCH_APART": True}, [
+            "200 calls merged into one request of 200 inputs", "part 2 of its links",
+            "closed by idle: nothing else was in flight", "the first waited 50 ms",
+            "the calls were sent one by one after all",
+        ]),
+        ({"BATCH_MODE": "released", "BATCH_SIZE": 10, "BATCH_FILL": 1.0}, [
+            "10 calls released", "100% full", "closed by idle: nothing else was in flight",
+            "the first waited 50 ms",
+        ]),
+        ({"BATCH_MODE": "alone", "BATCH_SIZE": 1}, [
+            "1 call, nobody else came", "closed by idle: nothing else was in flight",
+            "waited 50 ms",
+        ]),
+    ],
+)  # fmt: skip
+def test_a_dispatch_says_what_left_and_why(more: dict[str, Any], row: list[str]) -> None:
+    """The span of a window that left says how many calls it had, what became of them, and what closed it."""
+    attributes = {getattr(a, name).key: value for name, value in more.items()}
+    attributes |= {a.BATCH_TRIGGER.key: "idle", a.BATCH_WAIT.key: 0.05}
+    made = Made("batch dispatch m", "t", "s", 0, 1, attributes=attributes)
+    assert facts(_span(made)) == [row]
 
 
 def test_one_word_for_a_call() -> None:

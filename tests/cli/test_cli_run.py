@@ -29,6 +29,9 @@ def start():
     if what == "settings":
         from underlay.errors import Problem, SettingsError
         raise SettingsError([Problem("llm_cache.ttl", "'x'", "a number", "environment X")])
+    if what == "store":
+        from underlay.errors import StoreError
+        raise StoreError("a.db", "no such folder")
 """
 
 
@@ -196,11 +199,16 @@ def test_grandchildren_start_it_too(fake: Path) -> None:
             "underlay: wrong setting: llm_cache.ttl = 'x' from environment X: allowed is a number; "
             "the app runs without underlay\n",
         ),
+        (
+            "store",
+            "underlay: llm_cache.store: 'a.db' cannot be used: no such folder; "
+            "the app runs without underlay\n",
+        ),
     ],
 )
 def test_the_program_runs_whatever_happens_to_underlay(fake: Path, kind: str, said: str) -> None:
-    """A fault of ours or a wrong setting is one line on stderr, without the fault's text, and the program
-    runs.
+    """A fault of ours, a wrong setting or a store that cannot be opened is one line on stderr, without the
+    fault's text, and the program runs.
     """
     done = _child("-c", "print('ran')", FAKE=kind)
     assert (done.returncode, done.stdout, done.stderr) == (0, "ran\n", said)

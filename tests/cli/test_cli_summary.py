@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 import pytest
 from cli_builder import BASE_NS, MS, Made, call, http, line
@@ -50,6 +51,41 @@ def test_a_run_adds_up() -> None:
     assert summary.answered_latency.p50_ms == pytest.approx(250)
     assert summary.p99_ms == pytest.approx(495)
     assert summary.p95_ms == pytest.approx(475)
+
+
+def _dispatch(word: str, mode: str, size: int, **more: Any) -> Made:
+    attributes = {a.BATCH_MODE.key: mode, a.BATCH_TRIGGER.key: "size", a.BATCH_SIZE.key: size}
+    attributes |= {getattr(a, name).key: value for name, value in more.items()}
+    return Made(f"batch dispatch {word}", "t", word, 0, 1, attributes=attributes)
+
+
+def test_calls_that_went_together_are_fewer_requests() -> None:
+    """Coalesced calls sent nothing, merged ones count as the requests that they became (one taken apart again
+    as one more), released ones each as their own."""
+    spans = _spans(
+        call("leader", COST=0.1),
+        *(call(f"f{n}", result="coalesced", SAVED=0.1) for n in range(3)),
+        *(call(f"m{n}", BATCH_MODE="merged", BATCH_SIZE=200) for n in range(5)),
+        *(_dispatch(f"merged {part}", "merged", 200, BATCH_PART=part) for part in (1, 2)),
+        _dispatch("apart", "merged", 2, BATCH_APART=True),
+        *(call(f"a{n}", BATCH_MODE="alone") for n in range(2)),
+        *(call(f"r{n}", BATCH_MODE="released", BATCH_SIZE=4) for n in range(4)),
+        _dispatch("released", "released", 4),
+        call("nobody", BATCH_MODE="alone", BATCH_SIZE=1),
+        _dispatch("alone", "alone", 1),
+    )
+    summary = summarise(spans)
+    assert (summary.calls, summary.upstream_calls) == (16, 1 + 1 + (1 + 2) + 4 + 1)
+    assert (summary.coalesced, summary.merged, summary.merged_requests, summary.released) == (3, 5, 2, 4)
+    assert summary.saved_usd == pytest.approx(0.3)
+
+
+def test_a_leader_that_left_first_was_sent() -> None:
+    """A reply without a verdict is a request all the same; one that was never answered is none."""
+    left = call("left", sent=False, HTTP_STATUS=200, ENDING="closed")
+    waited = call("waited", sent=False, ENDING="cancelled")
+    replayed = call("hit", result="hit", HTTP_STATUS=200)
+    assert summarise(_spans(left, waited, replayed)).upstream_calls == 1
 
 
 def test_of_nothing_nothing_is_known() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cli_builder import BASE_NS, Made, call, identifier, line
-from cli_snapshots import CASES, FOLDER, draw, name_of
+from cli_snapshots import CASES, FOLDER, TOGETHER, draw, name_of, write_together
 
 from underlay.cli.output import Screen, plain
 from underlay.cli.span_model import decode_line
@@ -27,6 +27,17 @@ def test_the_drawing_is_the_snapshot(sample: Path, encoding: str, width: int) ->
     assert drawn == (FOLDER / name_of(encoding, width)).read_text(encoding="utf-8")
     assert max(len(text) for text in drawn.splitlines()) <= width
     drawn.encode(encoding)
+
+
+@pytest.mark.parametrize(("encoding", "width"), TOGETHER)
+def test_calls_that_went_together_are_drawn_with_their_company(
+    tmp_path: Path, encoding: str, width: int
+) -> None:
+    """A coalesced call leads to the one whose answer it read, a dispatch to its members and they to it; the
+    drawing is the reviewed one."""
+    drawn = draw(write_together(tmp_path), encoding, width)
+    assert drawn == (FOLDER / f"together-{name_of(encoding, width)}").read_text(encoding="utf-8")
+    assert max(len(text) for text in drawn.splitlines()) <= width
 
 
 def test_last_draws_the_call_that_ended_last(invoke: INVOKE, sample: Path) -> None:

@@ -107,6 +107,13 @@ def test_a_call_as_json_has_units(invoke: INVOKE, path: Path) -> None:
         "output_tokens": 2,
         "cost_usd": "0.25",
         "saved_usd": None,
+        "shared_with": None,
+        "coalesce_wait_seconds": None,
+        "batch_mode": None,
+        "batch_size": None,
+        "batch_trigger": None,
+        "batch_wait_seconds": None,
+        "dispatch": None,
     }
 
 
@@ -148,6 +155,84 @@ def test_the_widest_table_says_why(path: Path) -> None:
     drawn = plain(call_table(spans, 120, Screen(120, color=False, encoding="utf-8").glyphs))
     assert "no-store" in drawn
     assert "tokens" in drawn
+
+
+def _together(folder: Path) -> Path:
+    """A call and two that read its answer, three merged calls, and two that were released together."""
+    path = folder / "telemetry-1.jsonl"
+    shared = [
+        call(
+            f"follower {n}",
+            result="coalesced",
+            links=[("trace-leader", "leader", "leader")],
+            COALESCE_WAIT=0.5,
+        )
+        for n in range(2)
+    ]
+    merged = [
+        call(
+            f"merged {n}", links=[("trace-merged 0", "dispatch", "dispatch")], BATCH_MODE="merged", BATCH_SIZE=3,
+            BATCH_TRIGGER="idle", BATCH_WAIT=0.01 * n,
+        )
+        for n in range(3)
+    ]  # fmt: skip
+    released = [
+        call(
+            f"released {n}", links=[("trace-released 0", f"window {n}", "dispatch")], BATCH_MODE="released",
+            BATCH_SIZE=2, BATCH_TRIGGER="time", BATCH_WAIT=0.05,
+        )
+        for n in range(2)
+    ]  # fmt: skip
+    path.write_bytes(line(call("leader"), *shared, *merged, *released))
+    return path
+
+
+def test_calls_that_went_together_are_explained_in_words(invoke: INVOKE, tmp_path: Path) -> None:
+    """Below the list it says how many calls shared an answer, were merged or were released, and in how many
+    requests or windows; with --quiet it does not."""
+    path = _together(tmp_path)
+    result = invoke("traces", "--from", path)
+    assert result.stderr.splitlines()[:3] == [
+        "coalesced: 2 calls read the answer of an identical call in flight; nothing was sent for them",
+        "merged: 3 calls left together in one request",
+        "released: 2 calls left together in 2 windows, each its own request",
+    ]
+    assert invoke("traces", "--from", path, "-q").stderr == ""
+
+
+def test_the_widest_table_says_with_whom_a_call_went(tmp_path: Path) -> None:
+    """A coalesced call names the call whose answer it read, a batched one how many others it left with."""
+    spans, _ = decode_line(_together(tmp_path).read_bytes())
+    drawn = plain(call_table(spans, 120, Screen(120, color=False, encoding="utf-8").glyphs))
+    assert drawn.count(f"with {identifier('leader', 16)}  ") == 2
+    assert drawn.count("merged with 2 others") == 3
+    assert drawn.count("released with 1 other ") == 2
+
+
+def test_a_call_as_json_says_with_whom_it_went(invoke: INVOKE, tmp_path: Path) -> None:
+    """Scripts read the leader, the wait, and the window's mode, size, trigger and dispatch."""
+    calls = json.loads(invoke("traces", "--from", _together(tmp_path), "--json").stdout)["calls"]
+    by_id = {one["span_id"]: one for one in calls}
+    follower, merged = (by_id[identifier(word, 16)] for word in ("follower 0", "merged 2"))
+    assert (follower["shared_with"], follower["coalesce_wait_seconds"]) == (identifier("leader", 16), 0.5)
+    window = ("batch_mode", "batch_size", "batch_trigger", "batch_wait_seconds", "dispatch")
+    assert [merged[name] for name in window] == ["merged", 3, "idle", 0.02, identifier("dispatch", 16)]
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"CACHE_OBSERVED": "miss"}, "would be a miss"),
+        ({"CACHE_OBSERVED": "miss", "COALESCE_OBSERVED": "coalesced"}, "would be coalesced"),
+        ({"CACHE_OBSERVED": "miss", "BATCH_OBSERVED": "merged"}, "would be merged"),
+        ({"CACHE_OBSERVED": "hit", "BATCH_OBSERVED": "merged"}, "would be a hit"),
+    ],
+)
+def test_an_observed_call_says_what_would_have_become_of_it(more: dict[str, str], why: str) -> None:
+    """Of all observing pillars the first one counts that would have acted."""
+    spans, _ = decode_line(line(call("w", **more)))
+    drawn = plain(call_table(spans, 120, Screen(120, color=False, encoding="utf-8").glyphs))
+    assert f"  {why}  " in drawn
 
 
 def test_a_new_day_has_a_line(tmp_path: Path) -> None:

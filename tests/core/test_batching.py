@@ -1,5 +1,5 @@
-"""Windows of calls: any order of arrivals, leavings, ends and passing time against a plain model, and each rule
-by its name."""
+"""Windows of calls: any order of arrivals, leavings, ends and passing time against a plain model, and each
+rule by its name."""
 
 from __future__ import annotations
 
@@ -109,15 +109,16 @@ class Windows(RuleBasedStateMachine):
     def close_due(self) -> None:
         """Whoever waits asks whether its window is due."""
         assert self.window is not None
-        window = self.window
-        due = window.due
-        if self.now < due:
-            assert not self.lane.close_due(window, self.now)
-            assert window.trigger is None
-        else:
-            assert self.lane.close_due(window, self.now)
-            early = due < window.limit
+        window, due = self.window, self.window.due
+        if self.lane.close_due(window, self.now):
+            assert self.now >= due
+            early = window.latest < window.limit
             self.detached(window, BatchTrigger.DEADLINE if early else BatchTrigger.TIME)
+        else:
+            # Under `learned` it may be due later instead, but nobody's last moment passes for it.
+            assert self.now < due or (self.rule.linger == "learned" and self.now < window.due)
+            assert self.now < window.latest
+            assert window.trigger is None
         assert not self.lane.close_due(window, self.now if window.trigger else -1.0)
 
     @precondition(lambda self: self.open or self.sent or self.alone)
@@ -160,7 +161,8 @@ class Windows(RuleBasedStateMachine):
         if self.window is not None:
             assert self.window.trigger is None
             assert self.window.members == self.open
-            assert self.window.limit <= self.window.opened + self.rule.timeout
+            times = 3 if self.rule.linger == "adaptive" else 1
+            assert self.window.limit <= self.window.opened + times * self.rule.timeout
             assert self.window.due == min([self.window.limit, *(member.latest for member in self.open)])
             assert self.flying or self.rule.linger != "adaptive"
         for window, members in [*self.sent, *([(self.window, self.open)] if self.window else [])]:
@@ -248,7 +250,8 @@ def test_after_a_quiet_spell_fixed_holds_the_first_call_for_those_that_follow() 
 
 
 def test_a_burst_that_keeps_everybody_busy_past_the_linger_still_fills_the_window() -> None:
-    """Arrivals never close a window for its time: before a waiter has had its turn, later ones still enter."""
+    """Arrivals never close a window for its time: before a waiter has had its turn, later ones still
+    enter."""
     fixed = lane("fixed", members=3)
     members = [arrive(fixed, moment) for moment in (0.0, 0.04, 0.4)]
     assert window_of(members[0]).members == members
@@ -275,8 +278,28 @@ def test_whoever_comes_while_a_call_is_in_flight_shares_a_window() -> None:
     assert [len(window.members) for window in windows.values()] == [256, 243]
     full, rest = windows.values()
     assert full.trigger is BatchTrigger.SIZE
-    assert adaptive.close_due(rest, 0.05)
+    assert not adaptive.close_due(rest, 0.05)  # two are in flight: it waits for both a linger
+    assert adaptive.close_due(rest, 0.1)
     assert rest.trigger is BatchTrigger.TIME
+
+
+def test_the_more_is_in_flight_the_longer_a_window_collects_up_to_a_bound() -> None:
+    """Under `adaptive` the linger counts once for each dispatch in flight, at most three times; under `fixed`
+    it is what was asked for."""
+    adaptive, now = lane("adaptive"), 0.0
+    assert adaptive.arrive(Member(1, 1), now) == ALONE
+    for times in (1, 2, 3, 3, 3):
+        entered = adaptive.arrive(Member(1, 1), now)
+        assert isinstance(entered, Enter)
+        assert entered.window.due == pytest.approx(now + times * 0.05)
+        now = entered.window.due
+        assert adaptive.close_due(entered.window, now)
+    fixed = lane("fixed")
+    for at in (0.0, 0.05, 0.1):
+        entered = fixed.arrive(Member(1, 1), at)
+        assert isinstance(entered, Enter)
+        assert entered.window.due == pytest.approx(at + 0.05)
+        assert fixed.close_due(entered.window, at + 0.05)
 
 
 def test_the_end_of_the_last_dispatch_sends_the_open_window() -> None:

@@ -26,19 +26,21 @@ class Readers(RuleBasedStateMachine):
         self.alone = 0  # who pulls by itself
         self.over: Over | None = None
         self.small = True  # the body never held more than the cap
+        self.left = False  # given up by its last reader
 
-    @rule()
-    def join(self) -> None:
-        """A reader comes: only while it could have every frame, and the body has not failed."""
-        if self.small and (self.over is None or self.over.ending is Ending.COMPLETE):
-            assert self.flight.joinable
-            number = self.flight.join()
+    @rule(waited=st.booleans())
+    def join(self, waited: bool) -> None:
+        """A reader comes: only while it could have every frame, and the body has neither failed nor been given
+        up. One that has waited for the head shares a failure."""
+        open_ = self.small and (not self.left if self.over is None else self.over.ending is Ending.COMPLETE)
+        assert self.flight.joinable is open_
+        if open_ or (waited and self.small and self.over is not None and not self.over.given_up):
+            number = self.flight.join(waited=waited)
             assert number not in self.places
             self.places[number] = 0
         else:
-            assert not self.flight.joinable
             with pytest.raises(ValueError, match="cannot be joined"):
-                self.flight.join()
+                self.flight.join(waited=waited)
 
     @precondition(lambda self: self.places)
     @rule(data=st.data())
@@ -100,8 +102,23 @@ class Readers(RuleBasedStateMachine):
         """A reader goes: the last one of a running body closes upstream, unless a pull is under way."""
         reader = data.draw(st.sampled_from(sorted(self.places)))
         del self.places[reader]
-        assert self.flight.leave(reader) is (not self.places and self.over is None and not self.pulling)
+        last = not self.places and self.over is None and not self.pulling
+        assert self.flight.leave(reader) is last
+        self.left = self.left or last
         self.lost.add(reader)
+
+    @rule()
+    def desert(self) -> None:
+        """Who pulls, or stops a pull, gives up a body that nobody reads: for good."""
+        self.left = self.left or (not self.places and self.over is None)
+        assert self.flight.desert() is (self.left and self.over is None)
+
+    @rule()
+    def claim(self) -> None:
+        """The right to end a body is the right to pull: one has it, and nobody once it has ended."""
+        free = not self.pulling and self.over is None
+        assert self.flight.claim() is free
+        self.pulling = self.pulling or free
 
     @precondition(lambda self: self.lost)
     @rule(data=st.data())
@@ -109,7 +126,8 @@ class Readers(RuleBasedStateMachine):
         """Who has gone or was cut off gets nothing more and never pulls; going twice is harmless."""
         reader = data.draw(st.sampled_from(sorted(self.lost)))
         assert self.flight.step(reader) == (self.over or Over(Ending.CLOSED))
-        self.flight.leave(reader)
+        if self.flight.leave(reader):
+            self.left = True
 
     @precondition(lambda self: hasattr(self, "flight"))
     @invariant()
@@ -246,6 +264,22 @@ def test_only_a_complete_body_is_joined_after_its_end(ending: Ending) -> None:
     assert whole.joinable
 
 
+@pytest.mark.parametrize("ending", [Ending.FAILED, Ending.TRUNCATED])
+def test_who_waited_for_the_head_shares_a_failure(ending: Ending) -> None:
+    """A body may fail before those who waited for its head have come to it: they get its frames and its end, as if
+    they had been quicker. What a reader gave up they do not get."""
+    flight = filled(100, b"a")
+    error = OSError("cut")
+    flight.end(ending, error)
+    late = flight.join(waited=True)
+    assert flight.step(late) == Frame(b"a")
+    assert flight.step(late) == Over(ending, error)
+    left = filled(100, b"a")
+    left.end(Ending.CANCELLED)
+    with pytest.raises(ValueError, match="cannot be joined"):
+        left.join(waited=True)
+
+
 def test_the_last_to_leave_closes_and_a_puller_looks_again() -> None:
     """While a pull is under way leaving closes nothing: the puller finds the body deserted when it returns."""
     flight = Flight(100)
@@ -257,6 +291,32 @@ def test_the_last_to_leave_closes_and_a_puller_looks_again() -> None:
     assert flight.leave(two) is True
     flight.end(Ending.CLOSED)
     assert not flight.deserted
+
+
+def test_nobody_joins_a_body_that_its_last_reader_gave_up() -> None:
+    """Between the moment when the last reader leaves and the end of the body nobody comes who would be cut off;
+    whoever comes while a pull is still under way keeps the body going."""
+    flight = filled(100, b"a")
+    one = flight.join()
+    assert flight.joinable
+    assert flight.leave(one) is True
+    assert not flight.joinable
+    kept = filled(100, b"a")
+    one = kept.join()
+    kept.step(one)
+    kept.step(one)
+    assert kept.leave(one) is False
+    two = kept.join()
+    kept.pulled(b"b")
+    assert kept.desert() is False
+    assert [kept.step(two), kept.step(two)] == [Frame(b"a"), Frame(b"b")]
+
+
+def test_an_interrupt_is_no_answer() -> None:
+    """An exception that is no Exception came to a reader and not from upstream: whoever had no byte asks anew,
+    whatever the ending says."""
+    assert Over(Ending.FAILED, SystemExit()).given_up
+    assert not Over(Ending.FAILED, OSError()).given_up
 
 
 def test_a_body_of_exactly_the_cap_is_whole() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from underlay.providers._bounds import COMPLETIONS, EMBEDDINGS
+from underlay.providers.hosts import HOSTS
 from underlay.simulator import Simulator
 
 ROOT = Path(__file__).parent.parent.parent
@@ -51,3 +53,33 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     """A relative link names a file that is there."""
     missing = [target for target in LINK.findall(page.read_text()) if not (page.parent / target).exists()]
     assert not missing
+
+
+_NAMES = {
+    "OpenAI": "openai",
+    "Azure OpenAI": "azure.ai.openai",
+    "Mistral": "mistral_ai",
+    "Gemini (its OpenAI endpoint)": "gcp.gemini",
+    "Voyage": "voyageai",
+    "Fireworks": "fireworks_ai",
+    "Novita": "novita",
+    "any other provider or host": "",
+}
+
+
+def test_the_limits_of_merged_requests_are_those_in_force() -> None:
+    """The table that tells how much one request may hold has every provider's numbers."""
+    page = (ROOT / "docs" / "batching.md").read_text()
+    told: dict[str, tuple[int, int]] = {}
+    for names, inputs, tokens in re.findall(r"^\| ([^|]+) \| ([\d,]+) \| ([\d,]+) \|$", page, re.MULTILINE):
+        limits = (int(inputs.replace(",", "")), int(tokens.replace(",", "")))
+        told |= {_NAMES[name.strip()]: limits for name in names.split(", ")}
+    assert told == EMBEDDINGS
+    assert "{:,} prompts and {:,} tokens".format(*COMPLETIONS[""]) in page
+    assert set(EMBEDDINGS) - {"", "azure.ai.openai"} <= set(HOSTS.values())
+
+
+def test_every_page_can_be_found_from_the_first_one() -> None:
+    """The README links to each page of the documentation."""
+    linked = set(LINK.findall((ROOT / "README.md").read_text()))
+    assert {f"docs/{page.name}" for page in PAGES[1:]} <= linked

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from underlay.stores.memory import MemoryStore
-from underlay.stores.store import LOOK, StoreCounts
+from underlay.stores.store import KEPT_GRANTS, LOOK, Lease, StoreCounts
 
 
 @dataclass(frozen=True)
@@ -205,6 +205,29 @@ def test_a_fork_child_does_not_wait_for_the_parents_lock() -> None:
     assert store.get(b"k", 0.0) is not None
     assert store.get(b"new", 0.0) is None
     assert (child.maxsize, child.max_bytes) == (3, 100)
+
+
+def test_a_fork_child_has_no_leases_and_takes_no_old_token() -> None:
+    """The parent's leaders do not exist in the child: keys are free there, and a token of before is nobody's."""
+    store: MemoryStore[Thing] = MemoryStore(3, 100)
+    old = store.lease(b"k", 0.0, 60.0)
+    assert isinstance(old, Lease)
+    child = store.forked()
+    new = child.lease(b"k", 0.0, 60.0)
+    assert isinstance(new, Lease)
+    assert new.token > old.token
+    assert child.put(b"k", Thing(0.0, 9.0, 1), 0.0, old.token) is False
+    assert store.put(b"k", Thing(0.0, 9.0, 1), 0.0, old.token)
+
+
+def test_keys_that_are_taken_over_again_and_again_hide_no_old_leases() -> None:
+    """A lease that was taken over is as young as its last grant: what nobody ended behind it is forgotten."""
+    store: MemoryStore[Thing] = MemoryStore(3, 100)
+    for number in range(3 * KEPT_GRANTS):
+        now = float(number)
+        store.lease(b"busy %d" % (number % LOOK), now, 0.5 if number % LOOK else 2.0 * LOOK)
+        store.lease(b"%d" % number, now, 0.5)
+    assert len(store._leases) <= KEPT_GRANTS + LOOK
 
 
 @pytest.mark.parametrize("size", [101, 1000])

@@ -126,6 +126,14 @@ def test_a_process_number_that_was_given_again_is_another_process() -> None:
 
 
 @linux
+@forks
+def test_a_fork_child_has_a_name_of_its_own() -> None:
+    """It is another process than its parent."""
+    parent = here()
+    assert in_child(lambda: here() != parent and not gone(parent)) == "True"
+
+
+@linux
 @pytest.mark.parametrize(
     "holder",
     ["", "?", "x", "1", "99999999 5@elsewhere", "x 5@{place}", f"{10**30} 5@{{place}}", "1 @", "1 5"],

@@ -332,9 +332,10 @@ def test_locked_for_too_long_is_an_error_and_a_hit_is_not(
     rig: Rig, store: SqliteStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While another process writes without end, writes raise, reads answer (also one that would note what was
-    used), and afterwards all is well."""
+    used, and looks at leases), and afterwards all is well."""
     monkeypatch.setattr(sqlite_file, "BUSY_SECONDS", 0.05)
     store.put(b"k", entry(clock), clock.now())
+    store.lease(b"led", clock.now(), 60.0)
     other = sqlite3.connect(rig.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(sqlite3.OperationalError, match="locked"):
@@ -344,6 +345,8 @@ def test_locked_for_too_long_is_an_error_and_a_hit_is_not(
     clock.advance(NOTED_SECONDS)
     assert store.get(b"k", clock.now()) is not None
     assert store.counts().entries == 1
+    assert isinstance(store.lease(b"led", clock.now(), 60.0), Held)
+    store.free(b"led", 99)
     other.execute("ROLLBACK")
     other.close()
     assert store.put(b"new", entry(clock), clock.now())
@@ -418,9 +421,12 @@ def test_a_thread_waits_for_another_only_so_long(
     assert store.get(b"k", clock.now()) is None
 
 
-def test_other_faults_of_the_file_come_through(rig: Rig, store: SqliteStore, clock: FakeClock) -> None:
+def test_other_faults_of_the_file_come_through(
+    rig: Rig, store: SqliteStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A table that is gone raises at once and not after the wait for a lock."""
     rig.sql("DROP TABLE leases")
+    monkeypatch.setattr(sqlite_file, "time", None)  # nothing is waited for
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         store.lease(b"k", clock.now(), 60.0)
 

@@ -290,6 +290,19 @@ def test_leases_that_nobody_ended_are_forgotten(rig: Rig, store: Store[Entry], c
     assert store.put(b"kept", entry(clock), clock.now(), kept)
 
 
+def test_a_lease_that_ran_out_is_known_for_a_while(store: Store[Entry], clock: FakeClock) -> None:
+    """It is forgotten with the last of so many later grants, and not before."""
+    tokens = [token_of(store.lease(key, clock.now(), 0.5)) for key in (b"first", b"second")]
+    clock.advance(1.0)
+    for number in range(KEPT_GRANTS - 1):
+        store.lease(b"%d" % number, clock.now(), 60.0)
+    accepted = [
+        store.put(key, entry(clock), clock.now(), token)
+        for key, token in zip((b"first", b"second"), tokens, strict=True)
+    ]
+    assert accepted == [False, True]
+
+
 def test_of_many_threads_one_leads(store: Store[Entry], clock: FakeClock) -> None:
     """Sixteen threads ask for one key at once, round after round: one gets it each time, and its entry is
     what the others find."""

@@ -4,56 +4,73 @@ a provider that waits at gates. A scenario is a coroutine function; in the synch
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import trio
-from transport_lab import CHAT, CHAT_ASK, CHAT_FRAMES, CHAT_URL, JSON_TYPE, KEY, SSE_TYPE, Lab, dumped
+from transport_lab import CHAT, CHAT_ASK, CHAT_URL, JSON_TYPE, KEY, SSE_TYPE, Lab, dumped
 
 from underlay.telemetry.events import AttemptEnded, CallEnded, Coalesced
 from underlay.transports import homes
 
+HEADERS = {**KEY, "accept-encoding": "gzip"}  # else the families differ by what is installed
 PATIENCE = 15.0  # seconds of real time after which a wait is a hang, and the test fails
 STREAM_ASK = {**CHAT_ASK, "stream": True}
 JSON_FRAMES = [dumped(CHAT)[:10], dumped(CHAT)[10:]]
+EVENTS: dict[str, Any] = {"sync": threading.Event, "asyncio": asyncio.Event, "trio": trio.Event}
 _local = threading.local()
 
 
 class Gate:
-    """A point where the provider waits until the scenario lets it pass. `reached` counts who came."""
+    """A point where the provider waits until the scenario lets it pass. `reached` counts who came. May be opened
+    from any thread."""
 
     def __init__(self, *, opened: bool = False) -> None:
         self.opened = opened
         self.reached = 0
         self._lock = threading.Lock()
-        self._waiting: list[Any] = []
+        self._waiting: list[Callable[[], object]] = []
 
     def open(self) -> None:
         """Let everybody pass, now and later."""
         with self._lock:
             self.opened = True
             waiting, self._waiting = self._waiting, []
-        for event in waiting:
-            event.set()
+        for wake in waiting:
+            wake()
 
     async def wait(self, bench: Bench) -> None:
         """Wait here. In a thread that is interrupted meanwhile, raises KeyboardInterrupt."""
+        event: Any
         with self._lock:
             self.reached += 1
             if self.opened:
                 return
-            event: Any = {"sync": threading.Event, "asyncio": asyncio.Event, "trio": trio.Event}[bench.mode]()
-            self._waiting.append(event)
+            event = EVENTS[bench.mode]()
+            if bench.mode == "sync":
+                self._waiting.append(event.set)
+            elif bench.mode == "asyncio":
+                self._waiting.append(
+                    partial(_soon, asyncio.get_running_loop().call_soon_threadsafe, event.set)
+                )
+            else:
+                soon = trio.lowlevel.current_trio_token().run_sync_soon
+                self._waiting.append(partial(_soon, soon, event.set))
         if bench.mode == "sync":
             held(event, PATIENCE)
         else:
             await event.wait()
+
+
+def _soon(soon: Callable[[Callable[[], object]], object], wake: Callable[[], object]) -> None:
+    with suppress(RuntimeError, trio.RunFinishedError):  # who waited there is gone with its loop
+        soon(wake)
 
 
 def held(event: threading.Event, seconds: float | None) -> None:
@@ -268,7 +285,8 @@ def run_now(work: Any) -> Any:
 class Caller:
     """One call beside the others: what it got so far, and how it ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, finished: Any) -> None:
+        self.finished = finished
         self.frames: list[bytes] = []
         self.status: int | None = None
         self.headers: Any = None
@@ -342,7 +360,7 @@ class Bench(Lab):
 
     async def start(self, work: Callable[[Caller], Awaitable[Any]]) -> Caller:
         """Run beside the others: `work(caller)` in a thread or a task of its own."""
-        caller = Caller()
+        caller = Caller(EVENTS[self.mode]())
         self.callers.append(caller)
         if self.mode == "sync":
             thread = threading.Thread(target=self._in_thread, args=(caller, work), daemon=True)
@@ -387,7 +405,12 @@ class Bench(Lab):
 
     async def ended(self, *callers: Caller) -> None:
         """Wait until these have ended; all where none is named."""
-        await self.until(lambda: all(caller.done for caller in callers or self.callers))
+        for caller in callers or list(self.callers):
+            if self.mode == "sync":
+                caller.finished.wait(PATIENCE)
+            else:
+                await caller.finished.wait()
+            assert caller.done, "a caller hangs"
 
     async def cancel(self, caller: Caller) -> None:
         """Cancel a task; a thread gets KeyboardInterrupt where it waits, now or next."""
@@ -400,22 +423,29 @@ class Bench(Lab):
             caller.stop()
 
     @property
+    def leads(self) -> list[Any]:
+        """The calls that fetch an answer now."""
+        return [lead for leads in list(self.runtime.engine.state.flights._leads.values()) for lead in leads]
+
+    @property
     def followers(self) -> int:
         """How many calls wait for the head of another's."""
-        leads = list(self.runtime.engine.state.flights._leads.values())
-        return sum(len(lead.waiting) for lead in leads)
+        return sum(len(lead.waiting) for lead in self.leads)
 
     @property
     def readers(self) -> int:
         """How many readers the bodies in the air have."""
-        bodies: list[Any] = [lead.body for lead in list(self.runtime.engine.state.flights._leads.values())]
-        return sum(body.flight.readers for body in bodies if body is not None)
+        return sum(lead.body.flight.readers for lead in self.leads if lead.body is not None)
 
     @property
     def enlisted(self) -> int:
         """How many readers wait for another's pull."""
-        bodies: list[Any] = [lead.body for lead in list(self.runtime.engine.state.flights._leads.values())]
-        return sum(len(body._waiting) for body in bodies if body is not None)
+        return sum(len(lead.body._waiting) for lead in self.leads if lead.body is not None)
+
+    async def open(self, client: Any, url: str = CHAT_URL, body: Any = None, **options: Any) -> Any:
+        """A response to the stream that all ask for, its body not read yet."""
+        ask = STREAM_ASK if body is None else body
+        return await super().open(client, url, ask, **{"headers": HEADERS, **options})
 
     def calling(
         self, client: Any, *, stream: bool = True, **options: Any
@@ -431,9 +461,7 @@ class Bench(Lab):
         self, client: Any, caller: Caller, *, stream: bool = True, frames: int | None = None, **options: Any
     ) -> Any:
         """Open, read (all, or so many frames), close."""
-        response = await self.open(
-            client, CHAT_URL, STREAM_ASK if stream else CHAT_ASK, **{"headers": KEY, **options}
-        )
+        response = await self.open(client, body=STREAM_ASK if stream else CHAT_ASK, **options)
         caller.status, caller.headers = response.status_code, response.headers
         try:
             reading = self.frames(response)
@@ -444,6 +472,16 @@ class Bench(Lab):
                 caller.frames.append(frame)
         finally:
             await self.close(response)
+
+    def reading(self, response: Any, *, bare: bool = False) -> Any:
+        """The frames of a response one at a time. `bare`: off underlay's own stream, without the client's
+        generators, which have finalisers of their own."""
+        if not bare:
+            return self.frames(response)
+        stream = response.stream
+        while hasattr(stream, "_stream"):
+            stream = stream._stream
+        return _Bare(self, stream)
 
     def ends(self) -> list[tuple[str, str, str]]:
         """How each call ended, in the order of their starts: result, ending, error."""
@@ -466,9 +504,8 @@ class Bench(Lab):
         entries: Any = self.runtime.engine.state.store
         return [entry.frames for entry in entries._entries.values()]
 
-    def check(self, *, upstream: int, left_open: int = 0) -> None:
+    def check(self, *, upstream: int, left_open: int = 0, attempts: int | None = None) -> None:
         """Nothing is left behind: bodies, leads, waiters, leases, books; and nobody broke the provider."""
-        gc.collect()
         engine = self.runtime.engine
         engine.settle_dropped()
         provider, flights, store = self.provider, engine.state.flights, engine.state.store
@@ -479,7 +516,24 @@ class Bench(Lab):
         assert getattr(store, "_leases", {}) == {}
         assert self.faults == {}
         assert [len(call.of(CallEnded)) for call in self.recorder.calls] == [1] * len(self.recorder.calls)
-        assert len(self.attempts()) == upstream
+        assert len(self.attempts()) == (upstream if attempts is None else attempts)
+
+
+class _Bare:
+    def __init__(self, bench: Bench, stream: Any) -> None:
+        self._bench, self._stream = bench, stream
+
+    async def next(self) -> bytes | None:
+        try:
+            frame: bytes = (
+                next(self._stream) if self._bench.kind == "sync" else await self._stream.__anext__()
+            )
+        except (StopIteration, StopAsyncIteration):
+            return None
+        return frame
+
+    async def close(self) -> None:
+        """Nothing of its own is open."""
 
 
 async def _led(caller: Caller, work: Callable[[Caller], Awaitable[Any]]) -> None:
@@ -491,6 +545,7 @@ async def _led(caller: Caller, work: Callable[[Caller], Awaitable[Any]]) -> None
             raise
     finally:
         caller.done = True
+        caller.finished.set()
 
 
 async def _scoped(scope: Any, caller: Caller, work: Callable[[Caller], Awaitable[Any]]) -> None:

@@ -4,15 +4,12 @@ and is counted once."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 from flight_lab import (
-    CHAT_FRAMES,
     JSON_FRAMES,
     Answer,
     Bench,
-    Caller,
     Fail,
     Gate,
     Step,
@@ -20,7 +17,7 @@ from flight_lab import (
     json_answer,
     stream_answer,
 )
-from transport_lab import WAYS
+from transport_lab import CHAT_FRAMES, WAYS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'httpx._client:ResourceWarning")
 
@@ -112,9 +109,16 @@ ANSWERS: dict[str, tuple[int, Sequence[bytes], Step | None, str, bool, int]] = {
     "clean": (200, JSON_FRAMES, None, "ok", True, 0),
     "cut": (200, JSON_FRAMES[:1], Fail("ReadError"), "ReadError", False, 1),
     "silently cut": (200, JSON_FRAMES[:1], None, "ok", False, 1),
-    "whole but badly framed": (200, JSON_FRAMES, Fail("RemoteProtocolError"), "RemoteProtocolError", False, 1),
+    "whole but badly framed": (
+        200,
+        JSON_FRAMES,
+        Fail("RemoteProtocolError"),
+        "RemoteProtocolError",
+        False,
+        1,
+    ),
     "401": (401, [ERROR_BODY], None, "ok", False, 0),
-    "429": (429, [ERROR_BODY], None, "ok", False, 1),
+    "429": (429, [ERROR_BODY], None, "ok", False, 0),
     "500": (500, [ERROR_BODY], None, "ok", False, 1),
     "529 cut": (529, [ERROR_BODY], Fail("ReadError"), "ReadError", False, 1),
 }
@@ -158,7 +162,9 @@ def test_every_ending_of_a_json_answer_is_shared(bench: Bench, ending: str, earl
     assert [origin for origin, _ in bench.coalesced()] == [b"1", b"1"]
 
 
-@pytest.mark.parametrize("name", ["ConnectError", "ReadError", "RemoteProtocolError", "ReadTimeout", "OSError"])
+@pytest.mark.parametrize(
+    "name", ["ConnectError", "ReadError", "RemoteProtocolError", "ReadTimeout", "OSError"]
+)
 def test_a_request_that_failed_fails_for_all(bench: Bench, name: str) -> None:
     """A transport error before the head is given to every caller in its own object; nothing is sent again, and the
     failure counts once."""
@@ -236,3 +242,30 @@ def test_the_leaders_shorter_timeout_is_its_own(bench: Bench, name: str) -> None
 
     bench.run(scenario)
     bench.check(upstream=2)
+
+
+@pytest.mark.parametrize("ending", ["cut", "silently cut", "cut at once", "clean"])
+def test_who_waits_for_the_head_shares_an_end_that_comes_at_once(bench: Bench, ending: str) -> None:
+    """The whole body comes, or breaks, before any follower has woken: it is theirs all the same, and nobody sends
+    again."""
+    frames, end, error, kept, failures = STREAMS[ending]
+    head = Gate()
+
+    async def scenario() -> None:
+        client = bench.serve([stream_answer(*frames, *([] if end is None else [end]), before=[head])])
+        await bench.start(bench.calling(client))
+        await bench.until(lambda: head.reached == 1)
+        for _ in range(10):
+            await bench.start(bench.calling(client))
+        await bench.until(lambda: bench.followers == 10)
+        head.open()
+        await bench.ended()
+
+    bench.run(scenario)
+    assert [caller.frames for caller in bench.callers] == [list(frames)] * 11
+    assert [caller.outcome for caller in bench.callers] == [error] * 11
+    bench.check(upstream=1)
+    assert bench.stored() == ([tuple(frames)] if kept else [])
+    first, *others = bench.ends()
+    assert others == [("coalesced", *first[1:])] * 10
+    assert bench.runtime.circuit("gpt-4o", "openai").view().counts.failures == failures

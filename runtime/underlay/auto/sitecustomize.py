@@ -52,14 +52,16 @@ def _start() -> None:
 
 
 def _say(error: Exception) -> None:
-    """One message on stderr: the faults of the settings in full, of anything else only its type (its text
-    may quote data).
+    """One message on stderr: underlay's own errors in full, of anything else only its type (its text may
+    quote data).
     """
     problems = getattr(error, "problems", None)
     if isinstance(error, ModuleNotFoundError) and error.name == "underlay":
         message = f"not installed for {sys.executable}"
     elif problems is not None:
         message = "wrong setting: " + "; ".join(str(problem) for problem in problems)
+    elif type(error).__module__ == "underlay.errors":
+        message = str(error)
     else:
         message = f"could not start: {type(error).__name__} (UNDERLAY_DEBUG=1 shows where)"
     try:

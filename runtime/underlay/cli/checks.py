@@ -6,18 +6,21 @@ addresses of OTEL_* endpoints, without credentials and query.
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Final
 
 from underlay._version import __version__
 from underlay.cli.destination import examine_exporter
 from underlay.cli.finding import Finding, Level
-from underlay.errors import SettingsError
+from underlay.errors import SettingsError, StoreError
 from underlay.settings import Loaded, describe, load
+from underlay.stores.opening import open_store
 
 __all__ = ["GROUPS", "examine"]
 
@@ -150,6 +153,7 @@ def _settings() -> Iterator[Finding]:
     for warning in loaded.warnings:
         yield Finding("settings", "settings.unknown", "warn", warning, "underlay config show")
     yield _in_force(loaded)
+    yield from _store(loaded)
     if loaded.settings.disabled:
         yield Finding(
             "settings",
@@ -171,6 +175,25 @@ def _in_force(loaded: Loaded) -> Finding:
     ]
     evidence = "changed: " + "; ".join(changed) if changed else "every setting has its default"
     return Finding("settings", "settings.in_force", "ok", evidence)
+
+
+def _store(loaded: Loaded) -> Iterator[Finding]:
+    """Whether a store of files can be used. One that is not there yet is not made for it."""
+    where = loaded.settings.llm_cache.store
+    file = where.removeprefix("sqlite:///")
+    if file == where:
+        return
+    folder = Path(file).absolute().parent
+    try:
+        if Path(file).exists():
+            open_store(loaded.settings.llm_cache).close()
+        elif not os.access(folder, os.W_OK | os.X_OK):
+            raise StoreError(file, f"the folder {folder} is not there, or may not be written to")
+    except StoreError as error:
+        fix = _settings_fix(loaded.sources["llm_cache.store"])
+        yield Finding("settings", "settings.store", "fail", str(error), fix)
+    else:
+        yield Finding("settings", "settings.store", "ok", f"answers are kept in {file}")
 
 
 def _prices() -> Iterator[Finding]:

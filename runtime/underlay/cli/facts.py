@@ -27,7 +27,7 @@ _SHOWN: Final = frozenset(attribute.key for attribute in a.ALL).union(
 _CLOSED_BY: Final[Mapping[str, str]] = {
     BatchTrigger.SIZE: "it was full",
     BatchTrigger.TIME: "its time was over",
-    BatchTrigger.IDLE: "nothing like it was under way any more",
+    BatchTrigger.IDLE: "nothing else was in flight",
     BatchTrigger.DEADLINE: "a call could not wait longer",
 }
 
@@ -77,7 +77,7 @@ def _cache(span: Span) -> list[str]:
     row = [f"cache: {result}{because}"] if result and result != CacheResult.REFUSED else []
     if result == CacheResult.COALESCED:
         # Why the cache had nothing is no news here: an identical call was fetching it.
-        row = ["coalesced: read the answer of an identical call, nothing was sent"]
+        row = ["coalesced: read the answer of an identical call", "nothing was sent"]
     wait = span.number(a.COALESCE_WAIT)
     if wait is not None:
         row.append(f"first bytes after {duration(wait)}")
@@ -99,9 +99,10 @@ def _cache(span: Span) -> list[str]:
 
 
 def company(span: Span) -> str:
-    """With how many others a call left its window: `merged with 5 others`; empty when it was in none."""
+    """With how many others a call left its window: `merged with 5 others`; empty when it was in none,
+    or nobody else came."""
     size, mode = span.whole(a.BATCH_SIZE), span.text(a.BATCH_MODE)
-    if size is None or mode not in (BatchMode.MERGED, BatchMode.RELEASED):
+    if size is None or size < 2 or mode not in (BatchMode.MERGED, BatchMode.RELEASED):
         return ""
     return f"{mode} with {size - 1} other{'s' if size != 2 else ''}"
 
@@ -121,7 +122,7 @@ def _window(span: Span) -> list[str]:
         row.append(f"closed by {trigger}" + (f": {meaning}" if meaning else ""))
     wait = span.number(a.BATCH_WAIT)
     if wait is not None:
-        row.append(f"{'waited' if span.text(a.CACHE_RESULT) else 'the first waited'} {duration(wait)}")
+        row.append(f"{'the first ' if _several(span) else ''}waited {duration(wait)}")
     if span.attributes.get(a.BATCH_APART.key) is True:
         row.append("the calls were sent one by one after all")
     if span.text(a.BATCH_OBSERVED):
@@ -129,10 +130,15 @@ def _window(span: Span) -> list[str]:
     return row
 
 
+def _several(span: Span) -> bool:
+    """Whether this is the dispatch of several calls, whose wait is that of the first one."""
+    return not span.text(a.CACHE_RESULT) and (span.whole(a.BATCH_SIZE) or 0) > 1
+
+
 def _dispatched(span: Span, mode: str, size: int) -> list[str]:
     calls, inputs = f"{size:,} call{'s' if size != 1 else ''}", span.whole(a.BATCH_INPUTS)
     part, fill = span.whole(a.BATCH_PART), span.number(a.BATCH_FILL)
-    row = [f"{calls} {mode}"]
+    row = [f"{calls} {mode}" if mode != BatchMode.ALONE else f"{calls}, nobody else came"]
     if mode == BatchMode.MERGED and inputs is not None:
         row = [f"{calls} merged into one request of {inputs:,} inputs"]
     if part is not None:

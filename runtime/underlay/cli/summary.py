@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from underlay.cli.facts import error_of
+from underlay.cli.facts import error_of, http_status
 from underlay.cli.span_model import Span, is_call
 from underlay.metrics import percentile
 from underlay.telemetry import attributes as a
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _TRANSITIONS: Final = frozenset(TRANSITION(state=state.value) for state in CircuitState)
+_SENT: Final = frozenset((CacheResult.MISS, CacheResult.BYPASS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,11 @@ class Summary:
 
     `upstream_calls` are the requests that left for a provider: one of each call that was sent, and one of
     each merged window. `coalesced` calls read the answer of an identical one. `merged` calls left in
-    `merged_requests`, each of several calls; `released` ones left a window side by side. `latency` is over all calls as
-    the app saw them, hits and refusals included; `answered_latency` only over those that got an answer, so
-    that quick refusals do not flatter it. Money is US dollars; `unpriced` counts the calls a provider
-    answered whose cost is unknown. `failed` are the calls that ended in an error and were not refused.
+    `merged_requests`, each of several calls; `released` ones left a window side by side. `latency` is over
+    all calls as the app saw them, hits and refusals included; `answered_latency` only over those that got an
+    answer, so that quick refusals do not flatter it. Money is US dollars; `unpriced` counts the calls a
+    provider answered whose cost is unknown. `failed` are the calls that ended in an error and were not
+    refused.
     """
 
     calls: int
@@ -106,7 +108,7 @@ def summarise(spans: Iterable[Span]) -> Summary:
     """Add up the calls among `spans`; other spans are passed by."""
     spans = list(spans)
     calls = [span for span in spans if is_call(span)]
-    answered_upstream = [span for span in calls if span.text(a.VERDICT)]
+    sent = [span for span in calls if _was_sent(span)]
     by_mode = Counter(span.text(a.BATCH_MODE) for span in calls if span.number(a.BATCH_SIZE) is not None)
     merged_requests = sum(map(_is_merged_request, spans))
     refused = [span for span in calls if span.text(a.CACHE_RESULT) == CacheResult.REFUSED]
@@ -115,8 +117,7 @@ def summarise(spans: Iterable[Span]) -> Summary:
     ]
     return Summary(
         calls=len(calls),
-        upstream_calls=merged_requests
-        + sum(span.text(a.BATCH_MODE) != BatchMode.MERGED for span in answered_upstream),
+        upstream_calls=merged_requests + sum(span.text(a.BATCH_MODE) != BatchMode.MERGED for span in sent),
         hits=sum(span.text(a.CACHE_RESULT) == CacheResult.HIT for span in calls),
         coalesced=sum(span.text(a.CACHE_RESULT) == CacheResult.COALESCED for span in calls),
         merged=by_mode[BatchMode.MERGED],
@@ -130,8 +131,15 @@ def summarise(spans: Iterable[Span]) -> Summary:
         output_tokens=_total([span.whole(a.OUTPUT_TOKENS) for span in calls]),
         cost_usd=_money([span.number(a.COST) for span in calls]),
         saved_usd=_money([span.number(a.SAVED) for span in calls]),
-        unpriced=sum(not error_of(span) and span.number(a.COST) is None for span in answered_upstream),
+        unpriced=sum(not error_of(span) and span.number(a.COST) is None for span in sent),
     )
+
+
+def _was_sent(span: Span) -> bool:
+    """Whether a provider was asked for this call. A leader that leaves before those who share its answer has
+    no verdict on its span, but it has a reply."""
+    replied = http_status(span) is not None and span.text(a.CACHE_RESULT) in _SENT
+    return bool(span.text(a.VERDICT)) or replied
 
 
 def _is_merged_request(span: Span) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from underlay.cli.facts import error_of, http_status, outcome, tokens
+from underlay.cli.facts import company, error_of, http_status, outcome, tokens
 from underlay.cli.output import (
     Glyphs,
     Line,
@@ -33,7 +33,7 @@ from underlay.cli.span_model import Span, is_call
 from underlay.cli.telemetry_file import TelemetryFiles, locate
 from underlay.cli.words import Seconds
 from underlay.telemetry import attributes as a
-from underlay.telemetry.attributes import CacheResult
+from underlay.telemetry.attributes import BatchMode, CacheResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -117,6 +117,8 @@ def traces(
         return
     screen = Screen.of(sys.stdout, color)
     show(call_table(calls, screen.width, screen.glyphs), screen)
+    for line in () if quiet else together(calls):
+        click.echo(line, err=True)
     next_steps(quiet, f"underlay trace {calls[-1].span_id}")
 
 
@@ -149,12 +151,61 @@ def call_document(span: Span) -> dict[str, object]:
         "output_tokens": span.whole(a.OUTPUT_TOKENS),
         "cost_usd": usd_text(span.number(a.COST)),
         "saved_usd": usd_text(span.number(a.SAVED)),
+        "shared_with": _linked(span, "leader") or None,
+        "coalesce_wait_seconds": span.number(a.COALESCE_WAIT),
+        "batch_mode": span.text(a.BATCH_MODE) or None,
+        "batch_size": span.whole(a.BATCH_SIZE),
+        "batch_trigger": span.text(a.BATCH_TRIGGER) or None,
+        "batch_wait_seconds": span.number(a.BATCH_WAIT),
+        "dispatch": _linked(span, "dispatch") or None,
     }
 
 
+def together(calls: Sequence[Span]) -> list[str]:
+    """What calls did together, in sentences: nothing where each went by itself."""
+    coalesced = sum(outcome(span) == CacheResult.COALESCED for span in calls)
+    lines: list[str] = []
+    if coalesced:
+        lines.append(
+            f"coalesced: {_calls(coalesced)} read the answer of an identical call in flight; "
+            "nothing was sent for them"
+        )
+    for mode, one, many in (
+        (BatchMode.MERGED, "one request", "requests"),
+        (BatchMode.RELEASED, "one window, each its own request", "windows, each its own request"),
+    ):
+        left = [span for span in calls if company(span) and span.text(a.BATCH_MODE) == mode]
+        dispatches = len({link for span in left if (link := _linked(span, "dispatch"))})
+        if left:
+            how = (
+                f"in {one}" if dispatches == 1 else f"in {dispatches} {many}" if dispatches else "with others"
+            )
+            lines.append(f"{mode}: {_calls(len(left))} left together {how}")
+    return lines
+
+
+def _calls(count: int) -> str:
+    return f"{count:,} call{'s' if count != 1 else ''}"
+
+
+def _linked(span: Span, role: str) -> str:
+    """The id of the span that this one is linked to in that role; empty when there is none."""
+    return next((link.span_id for link in span.links if link.attributes.get(a.LINK_ROLE.key) == role), "")
+
+
 def _why(span: Span) -> str:
-    observed = span.text(a.CACHE_OBSERVED)
-    return error_of(span) or (f"would be a {observed}" if observed else span.text(a.CACHE_REASON))
+    leader = _linked(span, "leader") if span.text(a.CACHE_RESULT) == CacheResult.COALESCED else ""
+    shared = f"with {leader}" if leader else company(span)
+    return error_of(span) or _observed(span) or shared or span.text(a.CACHE_REASON)
+
+
+def _observed(span: Span) -> str:
+    """What would have become of a call that observing pillars left alone: the first that would have acted."""
+    cache = span.text(a.CACHE_OBSERVED)
+    later = "" if cache == CacheResult.HIT else span.text(a.COALESCE_OBSERVED) or span.text(a.BATCH_OBSERVED)
+    if later:
+        return f"would be {later}"
+    return f"would be a {cache}" if cache else ""
 
 
 def _cost(span: Span) -> str:

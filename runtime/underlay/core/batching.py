@@ -25,6 +25,7 @@ from underlay.telemetry.attributes import BatchTrigger
 
 __all__ = ["ALONE", "Alone", "Enter", "Lane", "Member", "Rule", "Window"]
 
+_CROWD: Final = 3  # dispatches in flight beyond which a window waits no longer for them
 _SMOOTHING: Final = 1 / 8  # weight of a new latency, as for round trips in RFC 6298, section 2
 
 
@@ -154,17 +155,25 @@ class Lane:
             closed, window = window, None
             self._detach(closed, BatchTrigger.SIZE, now)
         if window is None:
-            window = self._open = Window(now, now + self.rule.timeout)
+            window = self._open = Window(now, now + self._time())
         window.members.append(member)
         window._inputs += member.inputs
         window._tokens += member.tokens
         window.latest = min(window.latest, member.latest)
         member.window = window
         if self._learned is not None:
-            window.limit = self._learned.leaves(window.opened, len(window.members), now)
+            window.limit = self._learned.leaves(window.opened, len(window.members), window.inputs, now)
         if self._full(window):
             self._detach(window, BatchTrigger.SIZE, now)
         return Enter(window, closed)
+
+    def _time(self) -> float:
+        """How long a window that opens now collects. Under `adaptive` its time counts once for each dispatch
+        in flight, at most `_CROWD` times: a burst that outlasts the linger would leave in many small
+        requests, and what follows several others is late by little more when it waits for company."""
+        if self.rule.linger != "adaptive":
+            return self.rule.timeout
+        return self.rule.timeout * min(max(1, self._flying), _CROWD)
 
     def close_due(self, window: Window, now: float) -> bool:
         """Detach a window that still collects and is due. Returns whether this call did it.
@@ -230,7 +239,7 @@ class Lane:
         patient = now + rule.timeout
         if rule.linger == "fixed":
             return member.latest < patient
-        return member.deadline < patient or member.latest <= now
+        return member.deadline < patient
 
     def _fits(self, window: Window, member: Member) -> bool:
         rule = self.rule

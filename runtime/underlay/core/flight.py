@@ -52,7 +52,9 @@ class Over:
     def given_up(self) -> bool:
         """Whether the body ended because of one of its readers, and says nothing about the answer: whoever
         had no byte of it may ask anew."""
-        return self.ending in _GIVEN_UP
+        # What is no Exception (SystemExit out of a signal handler, say) came to a reader, not from upstream.
+        foreign = self.error is not None and not isinstance(self.error, Exception)
+        return foreign or self.ending in _GIVEN_UP
 
 
 _GIVEN_UP: Final = frozenset((Ending.CLOSED, Ending.DROPPED, Ending.CANCELLED))
@@ -72,6 +74,7 @@ class Flight:
         "_base",
         "_frames",
         "_held",
+        "_left",
         "_next",
         "_over",
         "_pulling",
@@ -90,6 +93,7 @@ class Flight:
         self._next = 0
         self._pulling = False
         self._alone = 0  # the reader that pulls by itself, in its own call
+        self._left = False  # nobody reads it any more, and it is about to be closed
         self._over: Over | None = None
 
     @classmethod
@@ -113,16 +117,23 @@ class Flight:
     @property
     def joinable(self) -> bool:
         """True while a new reader could still have every frame from the first."""
-        return self.whole and (self._over is None or self._over.ending is Ending.COMPLETE)
+        if self._over is not None:
+            return self.whole and self._over.ending is Ending.COMPLETE
+        return self.whole and not self._left
 
     def frames(self) -> tuple[bytes, ...] | None:
         """Every frame from the first, or None when some were dropped."""
         return tuple(self._frames) if self.whole else None
 
-    def join(self) -> int:
-        """A new reader, placed before the first frame. Returns its number."""
-        if not self.joinable:
-            raise ValueError("this flight cannot be joined: frames were dropped or it has failed")
+    def join(self, *, waited: bool = False) -> int:
+        """A new reader, placed before the first frame. Returns its number. `waited`: it has waited for the
+        head, and shares also what went wrong upstream before it came here.
+
+        Raises ValueError when the flight cannot be joined.
+        """
+        failed = self._over is not None and not self._over.given_up
+        if not (self.joinable or (waited and failed and self.whole)):
+            raise ValueError("this flight cannot be joined: frames were dropped, it has failed or was left")
         self._next += 1
         self._readers[self._next] = 0
         return self._next
@@ -189,15 +200,29 @@ class Flight:
         """This reader is gone. Returns whether upstream must be closed now: nobody reads any more and the
         body has not ended.
 
-        While a pull is under way the puller asks again when it returns.
+        While a pull is under way the puller asks again (`desert`) when it returns.
         """
         self._readers.pop(reader, None)
-        return self.deserted and not self._pulling
+        return not self._pulling and self.desert()
 
     @property
     def deserted(self) -> bool:
         """True when the body runs on and nobody reads it."""
         return not self._readers and self._over is None
+
+    def desert(self) -> bool:
+        """Give up a body that is deserted, whatever pull is under way: from now on nobody can join what is
+        about to be closed. Returns whether it is given up."""
+        self._left = self._left or self.deserted
+        return self._left and self._over is None
+
+    def claim(self) -> bool:
+        """Take the right to end the body, which is the right to pull: False when somebody else has it, or
+        when it has ended."""
+        if self._pulling or self._over is not None:
+            return False
+        self._pulling = True
+        return True
 
     def _trim(self) -> None:
         """Let go of frames that every reader has had, and of those that a reader beyond the cap holds up."""

@@ -3,10 +3,10 @@
 Two questions, each with a rule from the literature; what is new is only that their inputs are measured.
 
 How long? The threshold policy of batch service (R. K. Deb and R. F. Serfozo, "Optimal control of batch
-service queues", Adv. Appl. Prob. 5(2), 1973): serve as soon as the queue holds Q calls. A request is worth
-what it spares the calls behind it, which makes Q the calls that are expected until another request ends,
-divided by the requests that may still be sent. A window leaves when it holds Q calls, or when the time in
-which they were expected has passed without them.
+service queues", Adv. Appl. Prob. 5(2), 1973): serve as soon as the queue holds Q calls. Here Q is the calls
+that are expected until a request ends, divided by the requests that may still be sent: fewer, and the last of
+them would find none left. A window leaves when it holds Q calls, or when the time in which they were expected
+has passed without them.
 
 How many at once? The provider answers some number of requests at the same time and lets the others stand. A
 call that would only stand there loses nothing by waiting in a window, where it is merged: beyond that number
@@ -14,7 +14,7 @@ windows wait for an answer (J. Nagle, RFC 896, 1984, with more than one segment 
 learned as TCP Vegas does (L. Brakmo and L. Peterson, IEEE JSAC 13(8), 1995): of n requests under way whose
 answer takes L instead of S seconds, n * S / L are being served (J. Little, 1961), and the rest stand.
 
-Calls that come in bunches are waited for though nothing asks for it, as long as nobody could notice.
+Besides, calls that come in bunches are waited for when Q does not ask for it, for as long as nobody notices.
 
 Times are seconds; nothing here is thread-safe.
 """
@@ -25,21 +25,22 @@ from typing import Final
 
 __all__ = ["Learned"]
 
-_GRACE: Final = 1 / 64  # share of an answer's time for which nobody notices a wait
+_GRACE: Final = 1 / 64  # share of an answer's time that nobody misses: the wait for company that may not come
 _LONGEST: Final = 1 / 2  # share of an answer's time beyond which no window waits, whatever was learned
-_LOAD: Final = 3 / 4  # how busy requests should be: nearer to 1 a random burst makes them stand
+_LOAD: Final = 0.75  # how busy the provider should be: nearer to 1, every random burst makes requests stand
 _BUNCHED: Final = 0.4  # chance of company within the grace from which a lone call waits for it
-_TAIL: Final = 4.0  # gaps of a bunch after which it is over: e^-4 of exponential gaps are longer
+_TAIL: Final = 4.0  # usual gaps within a bunch, after which it is over: e^-4 of exponential gaps are longer
 
-_START: Final = 8.0  # requests at once while nothing is known; at first, each that does not stand adds 1/8
-_NEAR: Final = 0.9  # share of the limit that must be under way for an answer to say that more would go
-_UP = 0.5
-_FEW0 = 0.5
-_FEW = 0.75
-_SMOOTH=.9
-_PROBE: Final = 0.02  # the limit's growth at every answer that came while it was reached
-_STOOD: Final = 0.75  # S / L below which a request has stood and not merely taken a little longer
+_START: Final = 8.0  # requests at once while nothing is known
+_FEW_AT_FIRST: Final = 1 / 2  # share of the limit at which none stands, before and after one was seen to
+_FEW: Final = 3 / 4
+_NEAR: Final = 0.9  # share of the limit at which an answer says whether more would go
+_SMOOTH: Final = 0.95  # S / L from which a request has not stood; noise of the latency allowed for
+_STOOD: Final = 0.75  # S / L below which it has
 _FASTEST: Final = 1.5  # S / L above which an answer says no more
+_SLOWEST: Final = 3.0  # L / S beyond which it does not either: one answer that hung teaches little
+_GAIN: Final = 1 / 8  # weight of an answer in the limit
+_PROBE: Final = 64  # answers at the limit after which one more is tried
 
 
 class _Mean:
@@ -104,7 +105,18 @@ class _Provider:
     """How the provider answers: `base` seconds for one input, `slope` more for each further one, and `limit`
     requests at once."""
 
-    __slots__ = ("_base", "_inputs", "_joint", "_rising", "_seconds", "_spread", "limit", "slope")
+    __slots__ = (
+        "_asked",
+        "_base",
+        "_inputs",
+        "_joint",
+        "_rising",
+        "_seconds",
+        "_shares",
+        "_spread",
+        "limit",
+        "slope",
+    )
 
     def __init__(self) -> None:
         self._base = _Mean(32)
@@ -113,6 +125,8 @@ class _Provider:
         self._spread = _Mean(256)
         self._joint = _Mean(256)
         self._rising = True
+        self._asked = 0
+        self._shares = 0.0
         self.slope = 0.0
         self.limit = _START
 
@@ -123,25 +137,34 @@ class _Provider:
 
     def answered(self, flying: int, inputs: int, latency: float) -> None:
         """A request with so many inputs took `latency`; with it, `flying` were under way when it was sent."""
+        if self.base:
+            latency = min(latency, (self.base + self.slope * (inputs - 1)) * _SLOWEST)
         self._regress(inputs, latency)
-        if flying <= max(
-            1.0, self.limit * (_FEW0 if self._rising else _FEW)
-        ):  # too few for any of them to stand
+        if flying <= max(1.0, self.limit * (_FEW_AT_FIRST if self._rising else _FEW)):
             self._base.add(max(latency - self.slope * (inputs - 1), 0.0))
         if not self.base:
             return
-        served = (self.base + self.slope * (inputs - 1)) / latency
-        stood = served < _STOOD
-        serving = flying * min(served, _FASTEST)
-        if self._rising and served >= _SMOOTH and flying >= self.limit * _NEAR:
+        share = (self.base + self.slope * (inputs - 1)) / latency
+        served = flying * min(share, _FASTEST)
+        if self._rising and share >= _SMOOTH and flying >= self.limit * _NEAR:
             self.limit = max(self.limit, flying * 9 / 8)
         elif flying >= self.limit - 0.5:
-            self._rising = self._rising and not stood
-            self.limit += (serving - self.limit) / 8 + _PROBE
-        elif stood and flying >= self.limit / 2:
+            self._rising = self._rising and share >= _STOOD
+            self.limit += (served - self.limit) * _GAIN
+            self._probe(share)
+        elif share < _STOOD and flying >= self.limit / 2:
             self._rising = False
-            self.limit += (serving - self.limit) / 8
+            self.limit += (served - self.limit) * _GAIN
         self.limit = max(1.0, self.limit)
+
+    def _probe(self, share: float) -> None:
+        """Try one more, after so many answers at the limit of which hardly any had stood."""
+        self._asked += 1
+        self._shares += min(share, _FASTEST)
+        if self._asked == _PROBE:
+            if self._shares >= _SMOOTH * _PROBE:
+                self.limit += 1
+            self._asked, self._shares = 0, 0.0
 
     def _regress(self, inputs: int, latency: float) -> None:
         """Least squares of latency on inputs, forgetting, with half an input of variance against noise."""
@@ -170,7 +193,7 @@ class Learned:
     @property
     def limit(self) -> int:
         """Requests that the provider answers at once."""
-        return max(1, int(self._provider.limit + _UP))
+        return max(1, round(self._provider.limit))
 
     @property
     def room(self) -> bool:
@@ -188,11 +211,13 @@ class Learned:
         self._demand.arrived(now, self._provider.base, lone=lone)
         return not lone or self._demand.bunched.value > _BUNCHED
 
-    def leaves(self, opened: float, members: int, now: float) -> float:
+    def leaves(self, opened: float, members: int, inputs: int, now: float) -> float:
         """When the open window has waited long enough, now that it holds so many calls."""
         demand, grace = self._demand, self._provider.base * _GRACE
         under_way = len(self._under_way)
         tail = grace if under_way and members == 1 else min(grace, demand.tight.value * _TAIL)
+        if self._provider.slope * inputs > 2 * grace:
+            tail = 0.0  # by now another input delays the others more than a request of its own
         self._ready = min(now + tail, opened + 2 * grace)
         if under_way and self._provider.base:
             missing = self._threshold(now) - members

@@ -107,6 +107,11 @@ class Attempt:
                 return  # an encoding that cannot be read here: the answer passes, unknown to the books
         self._observer = self._asked.dialect.observe(stream=self.stream, status=upstream.status)
 
+    @property
+    def terminated(self) -> bool:
+        """Whether a stream's terminal event was read. Of JSON nothing is known before its end."""
+        return self._observer is not None and self._observer.ended
+
     def feed(self, frame: bytes) -> None:
         """Read a frame. A fault here costs the books, never the frame."""
         if self._observer is None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["coalesce", "joined", "release_lead"]
 
 _COLLAPSED = (b"cache-status", b"underlay; fwd=miss; collapsed")  # RFC 9211
+# The place in `Timeouts` of what each exception ran out of.
+_TIMEOUTS = {"ConnectTimeout": 0, "ReadTimeout": 1, "WriteTimeout": 2, "PoolTimeout": 3}
 
 
 async def coalesce(flow: Flow) -> Step:
@@ -34,11 +36,23 @@ async def coalesce(flow: Flow) -> Step:
     settings, asked = flow.engine.settings.coalesce, flow.asked
     if settings.mode is Mode.OFF or not asked.key or asked.directives.no_store or asked.directives.no_cache:
         return PROCEED
+    if settings.mode is Mode.OBSERVE:
+        _observe(flow)
+        return PROCEED
     if flow.lead is None:
         step = await _enter(flow)
         if step is not None or flow.lead is None:
             return step or PROCEED
     return await _lease(flow, flow.lead)
+
+
+def _observe(flow: Flow) -> None:
+    """Say whom this call would have followed; others would have followed it where there is nobody."""
+    lead, mine = flow.engine.state.flights.enter(flow.asked.key, flow.ports, flow.call.watched)
+    if mine:
+        flow.lead = lead
+    else:
+        flow.call.watched.event(Coalesced(lead.watched.origin(), 0.0, observed=True))
 
 
 async def _enter(flow: Flow) -> Step | None:
@@ -57,9 +71,6 @@ async def _enter(flow: Flow) -> Step | None:
             flow.lead = lead
             # An answer may have landed between the look into the store and this.
             return await _landed(flow)
-        if flow.engine.settings.coalesce.mode is Mode.OBSERVE:
-            flow.call.watched.event(Coalesced(lead.watched.origin(), 0.0, observed=True))
-            return PROCEED
         if flow.since is None:
             flow.since = ports.now()
         flow.following = lead
@@ -88,6 +99,7 @@ def _overdue(flow: Flow) -> Step | None:
         return None
     if flow.ports.timeouts.read is None:
         return PROCEED
+    flow.call.result = CacheResult.COALESCED
     flow.foreign = flow.ports.timed_out()
     raise flow.foreign
 
@@ -100,11 +112,10 @@ def _limit(flow: Flow) -> float:
 
 def _impatient(lead: Lead, mine: Timeouts) -> bool:
     """Whether the lead failed by a timeout of its own that is shorter than the follower's."""
-    name = type(lead.error).__name__
-    if not name.endswith("Timeout"):
+    place = _TIMEOUTS.get(type(lead.error).__name__)
+    if place is None:
         return False
-    theirs = getattr(lead.timeouts, name.removesuffix("Timeout").lower(), None)
-    own = getattr(mine, name.removesuffix("Timeout").lower(), None)
+    theirs, own = lead.timeouts[place], mine[place]
     return theirs is not None and (own is None or own > theirs)
 
 
@@ -144,27 +155,30 @@ async def _lease(flow: Flow, lead: Lead) -> Step:
     ttl, poll = engine.settings.coalesce.wait_timeout, ports.poll
     leased = await ports.lease(lead.key, ttl)
     if not isinstance(leased, Held):
-        return _take(flow, lead, leased, ttl)
+        return await _taken(flow, lead, leased, ttl)
     now = ports.now()
     if flow.since is None:
         flow.since = now
     limit = min(flow.since + min(ttl, ports.timeouts.read or ttl), leased.until)
-    if now >= limit or not ports.patient:
+    flights = engine.state.flights
+    if now >= limit or not ports.patient or flights.leads_here(lead.key, ports.home):
         return PROCEED
-    flow.elsewhere = engine.state.flights.wait_elsewhere(lead.key, ports)
+    flow.elsewhere = flights.wait_elsewhere(lead.key, ports)
     if poll is None and not isinstance(again := await ports.lease(lead.key, ttl), Held):
         # It landed before the waiter was there to be woken.
-        _take(flow, lead, again, ttl)
         _stop_waiting(flow, lead)
-        return await _from_store(flow) or PROCEED
+        return await _taken(flow, lead, again, ttl)
     return Wait(flow.elsewhere, limit if poll is None else min(limit, now + poll))
 
 
-def _take(flow: Flow, lead: Lead, lease: Lease | None, ttl: float) -> Step:
-    if lease is not None:
-        lead.token = lease.token
-        lead.renew_at = flow.ports.now() + ttl / 2
-    return PROCEED
+async def _taken(flow: Flow, lead: Lead, lease: Lease | None, ttl: float) -> Step:
+    """This call has the key, or the store cannot say. Who had it before may have stored its answer since this
+    call looked."""
+    if lease is None:
+        return PROCEED
+    lead.token = lease.token
+    lead.renew_at = flow.ports.now() + ttl / 2
+    return await _from_store(flow) or PROCEED
 
 
 def _stop_waiting(flow: Flow, lead: Lead) -> None:
@@ -183,18 +197,17 @@ async def joined(flow: Flow, lead: Lead) -> Reply | None:
     reader = Reader.joining(body, flow.call, ports)
     if reader is None:
         flow.engine.state.flights.forget(lead)
-        if not body.flight.whole:  # too large to be shared or stored: nobody need wait for it
-            _free(flow, lead)
         return None
     flow.call.stream = body.stream
+    alone, flow.call.result = flow.call.result, CacheResult.COALESCED
     try:
         if not await reader.prime():
+            flow.call.result = alone
             return None
     except BaseException as error:
         flow.foreign = error
         raise
     now = ports.now()
-    flow.call.result = CacheResult.COALESCED
     flow.call.status = head.status
     flow.call.watched.event(
         Coalesced(lead.watched.origin(), now - (flow.since if flow.since is not None else flow.call.started))
@@ -216,7 +229,8 @@ def release_lead(flow: Flow, error: BaseException | None, mishap: Mishap | None)
     _free(flow, lead)
     flights = flow.engine.state.flights
     if isinstance(error, Exception) and mishap is not None and mishap.verdict is Verdict.FAILURE:
-        flights.ended(lead, Fate.FAILED, error)
+        # Not the exception itself: its frames lead back to the lead.
+        flights.ended(lead, Fate.FAILED, flow.ports.adopt(error))
     elif error is None and flow.call is not None and flow.call.result is CacheResult.REFUSED:
         flights.ended(lead, Fate.APART)
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from enum import Enum
-from threading import Lock
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Lead:
         "key",
         "leases",
         "renew_at",
+        "thread",
         "timeouts",
         "token",
         "waiting",
@@ -59,6 +60,7 @@ class Lead:
     ) -> None:
         self.key = key
         self.home = home
+        self.thread = get_ident()
         self.timeouts = timeouts
         self.watched = watched
         self.leases = leases
@@ -76,11 +78,12 @@ class Lead:
 
 
 class Flights:
-    """The leads of one process."""
+    """The leads of one process. There may be several of one key and home: those whose timeouts were too short
+    for whoever came next."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._leads: dict[tuple[bytes, Hashable], Lead] = {}
+        self._leads: dict[tuple[bytes, Hashable], list[Lead]] = {}
         self._elsewhere: dict[bytes, list[tuple[Ports, object]]] = {}
         self.landings = 0
         """Answers that were stored since the start: whoever missed the cache before one came looks again."""
@@ -88,13 +91,27 @@ class Flights:
     def enter(self, key: bytes, ports: Ports, watched: Watched) -> tuple[Lead, bool]:
         """The lead of this key in the caller's home, and whether it is the caller itself: when there is none,
         or none that it may follow."""
-        place = (key, ports.home)
         with self._lock:
-            lead = self._leads.get(place)
-            if lead is not None and lead.outlasts(ports.timeouts):
-                return lead, False
-            lead = self._leads[place] = Lead(key, ports.home, ports.timeouts, watched, leases=lead is None)
+            leads = self._leads.setdefault((key, ports.home), [])
+            for lead in leads:
+                if lead.outlasts(ports.timeouts):
+                    return lead, False
+            leases = not any(lead.leases for lead in leads)
+            lead = Lead(key, ports.home, ports.timeouts, watched, leases=leases)
+            leads.append(lead)
             return lead, True
+
+    def leads_here(self, key: bytes, home: Hashable) -> bool:
+        """Whether a call of another home leads this key in the caller's own thread: until the caller goes on,
+        nobody else drives it."""
+        thread = get_ident()
+        with self._lock:
+            return any(
+                lead.thread == thread and lead.home != home
+                for leads in self._leads.values()
+                for lead in leads
+                if lead.key == key
+            )
 
     def wait(self, lead: Lead, ports: Ports) -> object | None:
         """A waiter for the lead's head, or None when it is sending no more."""
@@ -139,14 +156,19 @@ class Flights:
     def forget(self, lead: Lead) -> None:
         """Nobody can join it any more: the next to ask leads."""
         with self._lock:
-            if self._leads.get((lead.key, lead.home)) is lead:
+            self._discard(lead)
+
+    def _discard(self, lead: Lead) -> None:
+        leads = self._leads.get((lead.key, lead.home), [])
+        if lead in leads:
+            leads.remove(lead)
+            if not leads:
                 del self._leads[lead.key, lead.home]
 
     def _remove(self, lead: Lead, *, landings: int = 0) -> None:
         with self._lock:
             self.landings += landings
-            if self._leads.get((lead.key, lead.home)) is lead:
-                del self._leads[lead.key, lead.home]
+            self._discard(lead)
             elsewhere = self._elsewhere.pop(lead.key, ()) if self._elsewhere else ()
         for ports, waiter in elsewhere:
             ports.wake(waiter)

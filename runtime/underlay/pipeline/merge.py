@@ -57,6 +57,12 @@ async def dispatch(flow: Flow, departure: Departure) -> Step:
     seats = windows.compose(departure)
     if len(seats) == 1:
         return _lone(flow, departure)
+    try:
+        request = _merged(flow, seats)
+    except Exception as error:  # noqa: BLE001 never break the app: the members are sent apart
+        flow.engine.faults.report(Stage.QUEUE, error)
+        windows.resolve(departure, Apart(), ports.now(), None)
+        return await resolved(flow, departure)
     refusal = admit(flow)
     if refusal is not None:
         windows.resolve(departure, Refused(refusal), ports.now(), None)
@@ -66,11 +72,12 @@ async def dispatch(flow: Flow, departure: Departure) -> Step:
     flow.attempt = Attempt(flow.engine, flow.asked, flow.call.watched, flow.permit, 1, started)
     try:
         with flow.call.watched.sending():
-            outcome = await _sent(flow, departure, seats)
+            outcome = await _sent(flow, departure, seats, request)
     except Exception as error:
         if flow.foreign is error:
             batched(flow, departure, _own(flow), len(seats))
-            windows.resolve(departure, Failed(error), ports.now(), None)
+            # A copy: the frames of what is raised here lead back to the departure.
+            windows.resolve(departure, Failed(ports.adopt(error)), ports.now(), None)
         raise
     now = ports.now()
     answered = isinstance(outcome, Shares) and outcome.status == 200
@@ -94,21 +101,24 @@ def _own(flow: Flow) -> Seat:
     return flow.seat
 
 
-async def _sent(flow: Flow, departure: Departure, seats: Sequence[Seat]) -> Outcome:
-    """What came of the one request. Raises what the app's own transport raised."""
-    started = flow.ports.now()
-    handle = told(flow, departure, seats, BatchMode.MERGED)
-    bodies = [seat.exchange.body for seat in seats]
+def _merged(flow: Flow, seats: Sequence[Seat]) -> Exchange:
+    """The one request for all."""
     merger = flow.asked.dialect.merger
     assert merger is not None  # noqa: S101 only mergeable calls are merged
-    request = altered(flow.exchange, merger.merge(bodies))
+    return altered(flow.exchange, merger.merge([seat.exchange.body for seat in seats]))
+
+
+async def _sent(flow: Flow, departure: Departure, seats: Sequence[Seat], request: Exchange) -> Outcome:
+    """What came of it. Raises what the app's own transport raised."""
+    started = flow.ports.now()
+    handle = told(flow, departure, seats, BatchMode.MERGED)
     try:
         with handle.sending():
             status, headers, body = await fetch(flow, request)
     except BaseException as error:
         handle.event(BatchEnded(flow.ports.now() - started, None, flow.ports.describe(error).name))
         raise
-    outcome = _read(flow, status, headers, body, bodies)
+    outcome = _read(flow, status, headers, body, [seat.exchange.body for seat in seats])
     apart = isinstance(outcome, Apart)
     kind = str(status) if status >= 400 else "not_split" if apart else ""
     handle.event(BatchEnded(flow.ports.now() - started, status, kind, apart))
@@ -209,16 +219,15 @@ async def resolved(flow: Flow, departure: Departure) -> Step:
     """What the dispatch means for this member."""
     outcome, seat = departure.outcome, _own(flow)
     assert outcome is not None  # noqa: S101 asked only when it is known
+    flow.seat = None
+    seat.vacate()
     if isinstance(outcome, Refused):
-        flow.seat = None
         return refuse(flow, outcome.refusal)
     if isinstance(outcome, Apart) or seat not in departure.sent:
         flow.call.batch_mode = BatchMode.ALONE
-        flow.seat = None
         return PROCEED
     flow.call.batch_mode = BatchMode.MERGED
     batched(flow, departure, seat, len(departure.sent))
-    flow.seat = None
     if isinstance(outcome, Failed):
         flow.foreign = flow.ports.adopt(outcome.error)
         raise flow.foreign
@@ -240,7 +249,7 @@ async def share(
     attempt.answered(head)
     attempt.feed(told)
     flow.call.status = status
-    flight = Flight(len(body))
+    flight = Flight(flow.engine.settings.llm_cache.max_entry_bytes)
     shared = Body(flow.engine, flight, head, attempt, flow.asked.key, open_=False)
     reader = Reader(shared, flow.call, flow.ports)
     flight.pulled(body)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Hashable, Sequence
+    from collections.abc import Callable, Coroutine, Hashable, Sequence
 
     from underlay.core.cache import Entry
     from underlay.stores.store import Held, Lease
@@ -168,7 +168,7 @@ class Ports(Protocol):
         """Wake who waits on it, from any thread. Harmless when nobody does any more."""
         ...
 
-    def spawn(self, work: Coroutine[object, object, None]) -> None:
+    def spawn(self, work: Coroutine[object, object, None]) -> Callable[[], object]:
         """Run work that no caller's cancellation reaches: a task of the loop, or (synchronous callers) at
-        once, here."""
+        once, here. Returns what cancels it; called in that loop, and harmless when it has ended."""
         ...

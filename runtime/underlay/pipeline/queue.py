@@ -47,11 +47,11 @@ async def queue(flow: Flow) -> Step:
     windows, seat = flow.engine.state.windows, flow.seat
     if seat is None:
         seat = flow.seat = Seat(flow.call, flow.exchange, flow.ports, _member(flow))
-        windows.enter(seat, _key(flow), _rule(flow), flow.asked.circuit, merged=merged)
+        windows.enter(seat, _key(flow), _rule(flow), flow.asked.circuit)
         if settings.mode is Mode.OBSERVE:
             return _observed(flow, seat, merged=merged)
     now = flow.ports.now()
-    stand = windows.look(seat, now, merged=merged)
+    stand = windows.look(seat, now)
     if stand is None:
         return PROCEED
     if isinstance(stand, Waiting):
@@ -93,7 +93,7 @@ def _member(flow: Flow) -> Member:
 
 
 def _asked_deadline(flow: Flow) -> float:
-    """The caller's own word, `underlay-deadline`: seconds in which the answer is of use."""
+    """The caller's own word, `underlay-deadline`: seconds from its start in which the answer is of use."""
     if not flow.asked.controlled:
         return math.inf
     for name, value in flow.exchange.headers:
@@ -103,7 +103,7 @@ def _asked_deadline(flow: Flow) -> float:
             except ValueError:
                 seconds = math.nan
             if seconds > 0:
-                return flow.ports.now() + seconds
+                return flow.call.started + seconds
             _log.warning(
                 "underlay: header underlay-deadline: allowed is a number of seconds above 0; ignored"
             )
@@ -118,6 +118,7 @@ def _released(flow: Flow, departure: Departure, seat: Seat) -> Step:
         flow.engine.state.windows.release(departure, flow.ports.now())
     flow.call.batch_mode = BatchMode.RELEASED
     batched(flow, departure, seat, len(departure.members))
+    seat.vacate()
     return PROCEED
 
 
@@ -127,7 +128,7 @@ def _observed(flow: Flow, seat: Seat, *, merged: bool) -> Step:
         mode = BatchMode.MERGED if merged else BatchMode.RELEASED
         trigger = seat.window.trigger or BatchTrigger.TIME
         flow.call.watched.event(Batched(mode, trigger, 0.0, len(seat.window.members), observed=True))
-        flow.engine.state.windows.leave(seat, flow.ports.now(), fault=True)
+        release_seat(flow, fault=True)
     return PROCEED
 
 
@@ -143,8 +144,7 @@ def _overdue(flow: Flow, seat: Seat, now: float) -> Step | None:
     """Nobody waits without a bound: after it the call goes alone."""
     if now < _patience(flow, seat):
         return None
-    flow.engine.state.windows.leave(seat, now, fault=False)
-    flow.seat = None
+    release_seat(flow, fault=False)
     return PROCEED
 
 
@@ -153,3 +153,4 @@ def release_seat(flow: Flow, *, fault: bool) -> None:
     seat, flow.seat = flow.seat, None
     if seat is not None:
         flow.engine.state.windows.leave(seat, flow.ports.now(), fault=fault)
+        seat.vacate()

@@ -31,7 +31,8 @@ class Body:
 
     `head` is the reply's; `open_` says that there is an upstream to pull the body from, and to close. `lead`
     is the call that fetches it, where others may join; `then` is called when the flight is over,
-    however it ended. `spent` is what the provider charged for it, known at the end.
+    however it ended. `spent` is what the provider charged for it, known at the end. `stop` ends the pull that
+    was last made for all, where its home can.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class Body:
         "lead",
         "lock",
         "spent",
+        "stop",
         "then",
         "upstream",
     )
@@ -67,6 +69,7 @@ class Body:
         self.spent: tuple[float | None, Usage | None] | None = None
         self.lead: Lead | None = None
         self.then: Callable[[float, Ending], None] | None = None
+        self.stop: Callable[[], object] = _nothing
         self._attempt = attempt
         self._engine = engine
         self._key = key
@@ -76,6 +79,11 @@ class Body:
     def stream(self) -> bool:
         """Whether the reply is a stream of events."""
         return self._attempt is not None and self._attempt.stream
+
+    @property
+    def terminated(self) -> bool:
+        """Whether the terminal event of a stream was pulled: what it has to say is here."""
+        return self._attempt is not None and self._attempt.terminated
 
     def enlist(self, ports: Ports) -> object:
         """A waiter for the next change. Called under the lock."""
@@ -100,20 +108,28 @@ class Body:
             self._attempt.feed(data)
         with self.lock:
             self.flight.pulled(data)
-            deserted = self.flight.deserted
+            deserted = self.flight.desert()
         # Whoever waits on this pull enlisted before it was marked as done: nobody is missed without the lock.
         if self._waiting:
             self._wake()
         if deserted:
             await self.desert(ports)
-        elif self.lead is not None and ports.now() >= self.lead.renew_at:
-            await self._renew(ports, self.lead)
+        elif self.lead is not None:
+            if not self.flight.whole:
+                self._part(ports)  # too large to be shared or stored: nobody need wait for it
+            elif ports.now() >= self.lead.renew_at:
+                await self._renew(ports, self.lead)
 
     async def _renew(self, ports: Ports, lead: Lead) -> None:
         """The answer runs on: so does the right to store it."""
         ttl = self._engine.settings.coalesce.wait_timeout
         lead.renew_at = ports.now() + ttl / 2
         await ports.lease(lead.key, ttl, lead.token)
+
+    def claim(self) -> bool:
+        """Take the right to end the body."""
+        with self.lock:
+            return self.flight.claim()
 
     async def conclude(self, ports: Ports) -> None:
         """The whole body is here: settle, and store it."""
@@ -122,6 +138,14 @@ class Body:
     async def desert(self, ports: Ports) -> None:
         """The last reader left a body that runs on."""
         await self._end(ports, Ending.CLOSED)
+
+    def halt(self) -> None:
+        """A reader left while a pull is under way: when it was the last, a pull that was made for all ends
+        with it."""
+        with self.lock:
+            deserted = self.flight.desert()
+        if deserted:
+            self.stop()
 
     def dropped(self, now: float) -> None:
         """The last reader was garbage-collected at `now`: the books are closed, the connection is left to its
@@ -168,18 +192,23 @@ class Body:
 
     def _land(self, now: float, ports: Ports | None, ending: Ending, *, stored: bool = False) -> None:
         """The flight is over: nobody follows it any more, and what waited for it goes on. Once."""
-        lead, self.lead = self.lead, None
         then, self.then = self.then, None
         try:
-            if lead is not None:
-                if not stored and lead.token:
-                    # From a finaliser's books there are no ports to wait with: the store is asked as it is.
-                    (self._engine if ports is None else ports).free(lead.key, lead.token)
-                self._engine.state.flights.landed(lead, stored=stored)
+            self._part(ports, stored=stored)
             if then is not None:
                 then(now, ending)
         except Exception as error:  # noqa: BLE001 never break the app
             self._engine.faults.report(Stage.RECORD, error)
+
+    def _part(self, ports: Ports | None, *, stored: bool = False) -> None:
+        """Nobody follows the lead any more, or waits for what it will store. Once."""
+        lead, self.lead = self.lead, None
+        if lead is None:
+            return
+        if not stored and lead.token:
+            # From a finaliser's books there are no ports to wait with: the store is asked as it is.
+            (self._engine if ports is None else ports).free(lead.key, lead.token)
+        self._engine.state.flights.landed(lead, stored=stored)
 
     async def _let_go(self, ports: Ports, upstream: Upstream, *, quietly: bool) -> None:
         """Close upstream. `quietly`: the reader is about to be given the error that matters, and a second one
@@ -213,7 +242,7 @@ class Reader:
         self._ports = ports
         self._primed: Frame | Over | None = None
         with body.lock:
-            self._number = body.flight.join()
+            self._number = body.flight.join(waited=follows)
 
     @classmethod
     def joining(cls, body: Body, call: Call, ports: Ports) -> Reader | None:
@@ -269,13 +298,13 @@ class Reader:
                         raise ports.timed_out()
                     await ports.wait(waiter, until)
                 elif isinstance(step, Pull) and step.shared:
-                    ports.spawn(_quietly(body, ports))
+                    body.stop = ports.spawn(_quietly(body, ports))
                 else:
                     await body.pull(ports)
             except BaseException as error:
                 mishap = ports.describe(error)
                 self._call.end(mishap.ending, ports.now(), body.error_type or mishap.name)
-                if self._follows and isinstance(error, Exception):
+                if self._follows and waiter is None and isinstance(error, Exception):
                     raise ports.adopt(error) from error  # the body may be another client family's
                 raise
 
@@ -296,15 +325,22 @@ class Reader:
         self._end(over.ending)
 
     async def close(self) -> None:
-        """This reader has done. The last one to leave a running body closes upstream."""
+        """This reader has done. The last one to leave a running body closes upstream; one that was given its
+        terminal event ends it for all, for the others need nothing more of upstream either."""
         body, ports = self._body, self._ports
         early, last = self._leave()
+        whole = not early and body.terminated
         try:
             if last:
                 await body.desert(ports)
+            elif whole and body.claim():
+                await body.conclude(ports)
+            elif body.flight.over is None:
+                body.halt()
         finally:
             over = body.flight.over
-            self._end(over.ending if over is not None and not early else Ending.CLOSED)
+            ended = over.ending if over is not None else Ending.COMPLETE if whole else Ending.CLOSED
+            self._end(Ending.CLOSED if early else ended)
 
     def drop(self, now: float) -> None:
         """This reader was garbage-collected at `now`. Book-keeping only: no I/O from a finaliser."""
@@ -328,6 +364,10 @@ class Reader:
         if call.result is CacheResult.COALESCED and ending is Ending.COMPLETE and body.spent is not None:
             call.saved = body.spent
         call.end(ending, self._ports.now(), body.error_type or name)
+
+
+def _nothing() -> None:
+    """There is no pull to end."""
 
 
 async def _quietly(body: Body, ports: Ports) -> None:

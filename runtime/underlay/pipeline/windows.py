@@ -67,7 +67,6 @@ class Departure:
         "at",
         "lane",
         "members",
-        "merged",
         "opened",
         "origin",
         "outcome",
@@ -77,13 +76,12 @@ class Departure:
         "trigger",
     )
 
-    def __init__(self, lane: Lane, window: Window, at: float, *, merged: bool) -> None:
+    def __init__(self, lane: Lane, window: Window, at: float) -> None:
         assert window.trigger is not None  # noqa: S101 it has left
         self.lane = lane
         self.trigger: BatchTrigger = window.trigger
         self.opened = window.opened
         self.at = at
-        self.merged = merged
         self.members: list[Seat] = [_seat(member) for member in window.members]
         self.sender: Seat | None = None
         self.sent: tuple[Seat, ...] = ()
@@ -126,6 +124,12 @@ class Seat:
         self.started = member.entered
         self._waiter: object | None = None
 
+    def vacate(self) -> None:
+        """Let go of the window, once this call needs it no more: its members hold each other, with their
+        requests and everybody's answer, until the garbage collector comes."""
+        self.window = self.departure = None
+        self.member.window = self.member.call = None
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -143,7 +147,7 @@ class Windows:
         self._lanes: OrderedDict[Hashable, Lane] = OrderedDict()
         self._names: dict[int, Name] = {}
 
-    def enter(self, seat: Seat, key: Hashable, rule: Rule, name: Name, *, merged: bool) -> None:
+    def enter(self, seat: Seat, key: Hashable, rule: Rule, name: Name) -> None:
         """Give a call its place."""
         now, leaving, member = seat.ports.now(), None, seat.member
         member.call = seat
@@ -154,14 +158,15 @@ class Windows:
             if isinstance(arrival, Enter):
                 seat.window = arrival.window
                 if arrival.closed is not None:
-                    leaving = _depart(lane, arrival.closed, now, merged=merged)
+                    leaving = _depart(lane, arrival.closed, now)
                 if arrival.window.trigger is not None:
-                    _depart(lane, arrival.window, now, merged=merged, sender=seat)
+                    _depart(lane, arrival.window, now, seat)
         _wake(leaving)
 
-    def look(self, seat: Seat, now: float, *, merged: bool) -> Departure | Waiting | None:
+    def look(self, seat: Seat, now: float) -> Departure | Waiting | None:
         """Where the call stands: None when it goes alone. Whoever finds the window due closes it, and
-        sends."""
+        sends. The others wait for that, also where each is sent by itself: for whoever tells of the window
+        first."""
         window = seat.window
         if window is None:
             return None
@@ -170,10 +175,10 @@ class Windows:
             if departure is None:
                 assert seat.lane is not None  # noqa: S101 a seat in a window has its lane
                 if seat.lane.close_due(window, now):
-                    return _depart(seat.lane, window, now, merged=merged, sender=seat)
+                    return _depart(seat.lane, window, now, seat)
                 seat._waiter = seat.ports.waiter()
                 return Waiting(seat._waiter, window.due)
-            if departure.merged and departure.sender is not seat and departure.outcome is None:
+            if departure.sender is not seat and departure.outcome is None:
                 seat._waiter = seat.ports.waiter()
                 return Waiting(seat._waiter, None)
             return departure
@@ -191,7 +196,7 @@ class Windows:
         with self._lock:
             departure.outcome = outcome
             closed = departure.lane.ended(now, latency)
-            leaving = _depart(departure.lane, closed, now, merged=True) if closed is not None else None
+            leaving = _depart(departure.lane, closed, now) if closed is not None else None
         _go(departure)
         _wake(leaving)
 
@@ -200,6 +205,8 @@ class Windows:
         with self._lock:
             departure.outcome = Apart()
             departure.lane.ended(now, None)
+            for seat in departure.members:
+                seat.started = now
         _go(departure)
 
     def landed(self, seat: Seat, now: float, *, answered: bool) -> None:
@@ -209,15 +216,14 @@ class Windows:
             lane, seat.lane = seat.lane, None
             if lane is not None:
                 closed = lane.ended(now, now - seat.started if answered else None)
-                leaving = _depart(lane, closed, now, merged=True) if closed is not None else None
+                leaving = _depart(lane, closed, now) if closed is not None else None
         _wake(leaving)
 
     def alone(self, seat: Seat, now: float) -> None:
         """The only one left of a window that was about to be sent: it goes by itself, as the window's
         dispatch."""
-        with self._lock:
-            seat.window = seat.departure = None
-            seat.started = now
+        seat.vacate()
+        seat.started = now
 
     def leave(self, seat: Seat, now: float, *, fault: bool) -> None:
         """The call ended in its window, or before its own request left. The next living member sends in its
@@ -264,9 +270,9 @@ class Windows:
             del self._names[id(self._lanes.pop(key))]
 
 
-def _depart(lane: Lane, window: Window, now: float, *, merged: bool, sender: Seat | None = None) -> Departure:
+def _depart(lane: Lane, window: Window, now: float, sender: Seat | None = None) -> Departure:
     """Called under the lock, as the window closes: its members are told where they belong."""
-    departure = Departure(lane, window, now, merged=merged)
+    departure = Departure(lane, window, now)
     for seat in departure.members:
         seat.departure = departure
     departure.sender = sender or next(iter(departure.members), None)

@@ -137,7 +137,12 @@ class BatchSettings(Pillar):
     )
     batch_timeout_ms: float = field(
         default=50.0,
-        metadata=duration("How long a window stays open for more members.", unit="ms", high=3_600_000),
+        metadata=duration(
+            "How long a window stays open for more members; with adaptive once for each request like it that "
+            "is in flight, at most three times.",
+            unit="ms",
+            high=3_600_000,
+        ),
     )
     linger: Linger = field(
         default="adaptive",

@@ -7,8 +7,8 @@ who comes back too late finds no record of itself, also after the later holder h
 be remembered of leases that are over.
 
 A lease that runs out stays on record: until another caller takes the key over nobody was hurt, and its holder
-may still renew it or put. Leases that ran out and were left there are forgotten once `KEPT_GRANTS` later ones
-were granted.
+may still renew it or put. Leases that ran out and were left there are forgotten as others are granted, none
+before `KEPT_GRANTS` later ones.
 
 `now` is always the caller's monotonic clock, in seconds; what is given back is on that clock too.
 """
@@ -24,7 +24,7 @@ LOOK: Final = 8
 """Oldest entries that are looked at for expiry before a good one is pushed out."""
 
 KEPT_GRANTS: Final = 1024
-"""A lease that ran out and that nobody freed is on record for at least so many later grants."""
+"""So many later grants make the store forget a lease that ran out and that nobody ended."""
 
 
 class Sized(Protocol):

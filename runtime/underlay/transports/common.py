@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from underlay.core.flight import ReaderError
 from underlay.pipeline.ports import NO_TIMEOUTS, Mishap
+from underlay.stores.store import Held
 from underlay.telemetry.attributes import Ending, Stage, Verdict
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from underlay.pipeline.engine import Engine
     from underlay.pipeline.ports import Timeouts
     from underlay.pipeline.reader import Reader
-    from underlay.stores.store import Held, Lease, Store
+    from underlay.stores.store import Lease, Store
     from underlay.transports.homes import Home
 
 __all__ = ["BasePorts", "Source", "copied", "drop", "enter_send", "kin", "leave_send", "sending"]
@@ -113,7 +114,19 @@ class BasePorts:
         store, now = self._store, self._engine.clock.now()
         if store.local:
             return store.lease(key, now, ttl, token)
-        return await self._shared(lambda: store.lease(key, now, ttl, token), otherwise=None)
+        wanted = True
+
+        def work() -> Lease | Held:
+            leased = store.lease(key, now, ttl, token)
+            if not wanted and not token and not isinstance(leased, Held):
+                store.free(key, leased.token)  # the caller was cancelled meanwhile, and would never do it
+            return leased
+
+        try:
+            return await self._shared(work, otherwise=None)
+        except BaseException:
+            wanted = False
+            raise
 
     def free(self, key: bytes, token: int) -> None:
         store = self._store
@@ -156,16 +169,18 @@ class BasePorts:
     def wake(self, waiter: object) -> None:
         self._home.wake(waiter)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._home.spawn(work)
+    def spawn(self, work: Coroutine[Any, Any, None]) -> Callable[[], object]:
+        return self._home.spawn(work)
 
     def forget(self) -> None:
         self.sent = False
 
     def adopt(self, error: Exception) -> Exception:
+        self.sent = True  # the request was sent, by the other call: never twice
         return error if isinstance(error, ReaderError) else copied(error)
 
     def timed_out(self) -> Exception:
+        self.sent = True
         return TimeoutError("underlay: no answer came within the read timeout")
 
     def describe_common(self, error: BaseException) -> Mishap:
@@ -183,10 +198,11 @@ def kin(error: BaseException, base: type[E], family: Any) -> type[E] | None:
     family the class of that name. None: it is no transport error. A body may be read through either."""
     if isinstance(error, base):
         return type(error)
-    if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2"):
-        return None
-    own = getattr(family, type(error).__name__, None)
-    return own if isinstance(own, type) and issubclass(own, base) else None
+    for known in type(error).__mro__:  # an app's own transport may raise a subclass of its own
+        if known.__module__.partition(".")[0] in ("httpx", "httpx2"):
+            own = getattr(family, known.__name__, None)
+            return own if isinstance(own, type) and issubclass(own, base) else None
+    return None
 
 
 def copied(error: Exception) -> Exception:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import math
 import sys
 from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -29,7 +31,7 @@ class Home(Protocol):
     def waiter(self) -> Any: ...
     async def wait(self, waiter: Any, seconds: float | None) -> None: ...
     def wake(self, waiter: Any) -> None: ...
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None: ...
+    def spawn(self, work: Coroutine[Any, Any, None]) -> Callable[[], object]: ...
     async def blocking(self, work: Callable[[], R]) -> R:
         """Run what may block on I/O where it holds up no event loop."""
         ...
@@ -61,10 +63,11 @@ class Threads:
     def wake(self, waiter: Event) -> None:
         waiter.set()
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> Callable[[], object]:
         # A synchronous pull runs in the thread of whoever needs the frame: there is no cancellation to hide
-        # from.
+        # from, and none to hand out.
         drive(work)
+        return _nothing
 
     async def blocking(self, work: Callable[[], R]) -> R:
         return work()
@@ -123,10 +126,12 @@ class AsyncioHome:
     def remaining(self) -> float:
         return math.inf  # asyncio keeps no record of a task's timeouts
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> Callable[[], object]:
         task = self.identity.create_task(work)
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
+        # Not at once: a task that is cancelled before its first step never enters what it was to run.
+        return partial(self.identity.call_soon, task.cancel)
 
     def cancelled(self, error: BaseException) -> bool:
         import asyncio
@@ -177,15 +182,23 @@ class TrioHome:
         seconds: float = self._trio.current_effective_deadline() - self._trio.current_time()
         return seconds
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._trio.lowlevel.spawn_system_task(_awaited, work)
+    def spawn(self, work: Coroutine[Any, Any, None]) -> Callable[[], object]:
+        scope = self._trio.CancelScope()
+        # In the caller's context, as a task of asyncio would be: the app's transport may look there.
+        self._trio.lowlevel.spawn_system_task(_awaited, work, scope, context=copy_context())
+        return scope.cancel  # type: ignore[no-any-return]
 
     def cancelled(self, error: BaseException) -> bool:
         return isinstance(error, self._trio.Cancelled)
 
 
-async def _awaited(work: Coroutine[Any, Any, None]) -> None:
-    await work
+async def _awaited(work: Coroutine[Any, Any, None], scope: Any) -> None:
+    with scope:
+        await work
+
+
+def _nothing() -> None:
+    """There is nothing to cancel."""
 
 
 def _loop_runs_here() -> bool:

@@ -59,11 +59,13 @@ class Ports(BasePorts):
 
     def adopt(self, error: Exception) -> Exception:
         own = kin(error, httpx.TransportError, httpx)
-        if own is None or not own.__module__.startswith("httpx"):
-            return super().adopt(error)
+        if own is None or own.__module__.partition(".")[0] != "httpx":
+            return super().adopt(error)  # of a class that only its author knows how to make
+        self.sent = True
         return own(str(error), request=self._request)
 
     def timed_out(self) -> Exception:
+        self.sent = True
         return httpx.ReadTimeout("no answer came within the read timeout", request=self._request)
 
     def describe(self, error: BaseException) -> Mishap:

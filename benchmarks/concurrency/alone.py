@@ -1,0 +1,136 @@
+"""What a flight and a window cost a call that shares neither: CPU of the calling thread, added to the same
+miss without them. Replies come out of memory, and all variants take turns in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from benchmarks.concurrency.callers import MODES, fresh
+from benchmarks.concurrency.loads import SETTINGS
+from benchmarks.concurrency.provider import CHAT, EMBEDDING
+from benchmarks.replies import JSON_REPLY, Reply, transport
+from benchmarks.stats import Spread, differences, spread
+from underlay import Runtime
+
+__all__ = ["KINDS", "Alone", "alone"]
+
+KINDS = ("a flight, on a chat call", "a window, on an embedding", "nothing, on a chat call")
+"""The last is the noise: the skeleton against itself."""
+
+_OFF = {"enabled": False}
+_SKELETON: dict[str, object] = {**SETTINGS, "coalesce": _OFF, "llm_batch": _OFF}
+_ON: dict[str, dict[str, object]] = {
+    KINDS[0]: {**SETTINGS, "llm_batch": _OFF},
+    KINDS[1]: {**SETTINGS, "coalesce": _OFF},
+    KINDS[2]: _SKELETON,
+}
+_VECTOR = Reply(
+    "application/json",
+    (
+        json.dumps(
+            {
+                "object": "list",
+                "data": [{"object": "embedding", "index": 0, "embedding": [0.25] * 256}],
+                "model": EMBEDDING,
+                "usage": {"prompt_tokens": 24, "total_tokens": 24},
+            }
+        ).encode(),
+    ),
+)
+_WARM = 300  # calls a client makes before it is timed; the cache is full after a thousand
+_BURST = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Microseconds of CPU a call: the bare client's, the skeleton's miss, and what was added to it."""
+
+    kind: str
+    mode: str
+    bare: Spread
+    skeleton: Spread
+    added: Spread
+    target: float = 5.0
+
+
+def alone(rounds: int, *, seed: int, step: Callable[[], None]) -> list[Alone]:
+    """Measure every kind in both modes. `step` is called after each round."""
+    draw, loop = random.Random(seed), asyncio.new_event_loop()
+    operations = {
+        (mode, kind, variant): _operation(mode, kind, variant, loop)
+        for mode in MODES
+        for kind in KINDS
+        for variant in ("bare", "skeleton", "on")
+    }
+    for operation in operations.values():
+        operation(_WARM)
+    gc.collect()
+    gc.freeze()
+    spent: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    try:
+        for _ in range(rounds):
+            for key in draw.sample(list(operations), len(operations)):
+                spent[key].append(_timed(operations[key]))
+            step()
+    finally:
+        gc.unfreeze()
+        loop.close()
+    return [
+        Alone(
+            kind,
+            mode,
+            spread(spent[mode, kind, "bare"]),
+            spread(spent[mode, kind, "skeleton"]),
+            spread(differences(spent[mode, kind, "on"], spent[mode, kind, "skeleton"])),
+        )
+        for mode in MODES
+        for kind in KINDS
+    ]
+
+
+def _timed(operation: Callable[[int], None]) -> float:
+    gc.collect()
+    operation(3)
+    began = time.thread_time()
+    operation(_BURST)
+    return (time.thread_time() - began) / _BURST * 1e6
+
+
+def _operation(mode: str, kind: str, variant: str, loop: asyncio.AbstractEventLoop) -> Callable[[int], None]:
+    chat, asynchronous = not kind.startswith("a window"), mode == "asyncio"
+    inner = transport(httpx2, JSON_REPLY if chat else _VECTOR, asynchronous=asynchronous)
+    if variant != "bare":
+        runtime = Runtime(_ON[kind] if variant == "on" else _SKELETON)
+        wrap: Any = runtime.async_httpx2_transport if asynchronous else runtime.httpx2_transport
+        inner = wrap(inner)
+    make: Any = httpx2.AsyncClient if asynchronous else httpx2.Client
+    http = make(transport=inner, trust_env=False, timeout=600.0)
+    url = f"http://127.0.0.1/v1/{'chat/completions' if chat else 'embeddings'}"
+    headers = {"authorization": "Bearer sk-bench", "content-type": "application/json"}
+
+    def body() -> bytes:
+        asked = {"messages": [{"role": "user", "content": fresh()}]} if chat else {"input": fresh()}
+        return json.dumps({"model": CHAT if chat else EMBEDDING, **asked}).encode()
+
+    async def repeat(calls: int) -> None:
+        for _ in range(calls):
+            await http.post(url, content=body(), headers=headers)
+
+    def loop_through(calls: int) -> None:
+        if asynchronous:
+            loop.run_until_complete(repeat(calls))
+            return
+        for _ in range(calls):
+            http.post(url, content=body(), headers=headers)
+
+    return loop_through

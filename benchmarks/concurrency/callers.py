@@ -1,0 +1,213 @@
+"""Those who call: the official openai SDK on httpx2, bare and on underlay, as tasks of one event loop or as
+threads, all at once.
+
+Nothing is patched here, so the bare clients of this process are bare.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import openai
+
+from benchmarks.concurrency.provider import CHAT, EMBEDDING
+from underlay import Runtime
+
+__all__ = ["MODES", "Callers", "Job", "Seen", "Turn", "fresh", "sdk"]
+
+MODES = ("asyncio", "threads")
+
+# The SDK's own limits; idle connections are given up before the simulator closes them (5 s).
+_LIMITS = httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=2.0)
+_QUESTION = "What is the capital of France, on which river does it lie, and how many people live there?"
+_asked = itertools.count()
+
+
+def fresh() -> str:
+    """A question that nobody asked before."""
+    return f"{_QUESTION} ({next(_asked)})"
+
+
+def sdk(
+    mode: str, base_url: str, *, runtime: Runtime | None = None, transport: Any = None, inner: Any = None
+) -> Any:
+    """An SDK client. With `runtime` it goes through underlay; `transport` takes the network's place under a
+    bare one, `inner` under underlay."""
+    options: dict[str, Any] = {"timeout": 600.0, "trust_env": False, "limits": _LIMITS}
+    if mode == "asyncio":
+        make, bare, ours = (
+            openai.AsyncOpenAI,
+            httpx2.AsyncClient,
+            runtime and runtime.async_httpx2_client,
+        )
+        wrap = runtime and runtime.async_httpx2_transport
+    else:
+        make, bare, ours = openai.OpenAI, httpx2.Client, runtime and runtime.httpx2_client
+        wrap = runtime and runtime.httpx2_transport
+    if inner is not None and wrap is not None:
+        http: Any = bare(transport=wrap(inner), **options)
+    elif ours is not None:
+        http = ours(**options)
+    else:
+        http = bare(transport=transport, **options)
+    return make(api_key="sk-bench", base_url=f"{base_url}/v1", http_client=http, max_retries=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one caller saw, in seconds after all were told to go: when its first token came (streams), and
+    when its whole answer. `led`: its answer was not another call's."""
+
+    done: float
+    first: float = 0.0
+    led: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn: what every caller saw, and the seconds until the last of them had its answer."""
+
+    seen: Sequence[Seen]
+    wall: float
+
+
+Job = Callable[[Any, str, Callable[[], float]], Any]
+"""(SDK client, question, seconds since the start) -> Seen, or an awaitable of it."""
+
+
+class Callers:
+    """Runs jobs of a mode, all at once or one after the other."""
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+        self._loop = asyncio.new_event_loop() if mode == "asyncio" else None
+
+    def job(self, kind: str) -> Job:
+        """`embedding` (of a text, or of a list in one request), `chat` or `stream`."""
+        return (_ASYNC if self.mode == "asyncio" else _SYNC)[kind]
+
+    def at_once(self, job: Job, client: Any, questions: Sequence[Any]) -> Turn:
+        """Each question by a caller of its own, all told to go at the same moment."""
+        gc.collect()
+        if self._loop is not None:
+            return self._loop.run_until_complete(_gathered(job, client, questions))
+        return _threaded(job, client, questions)
+
+    def one_by_one(self, job: Job, client: Any, questions: Sequence[Any]) -> Turn:
+        """The same questions, each after the answer to the one before."""
+        gc.collect()
+        if self._loop is not None:
+            return self._loop.run_until_complete(_in_turn(job, client, questions))
+        began = time.perf_counter()
+        seen = [job(client, question, _since(began)) for question in questions]
+        return Turn(seen, time.perf_counter() - began)
+
+    def close(self, *clients: Any) -> None:
+        """Close clients of this mode."""
+        for client in clients:
+            if self._loop is not None:
+                self._loop.run_until_complete(client.close())
+            else:
+                client.close()
+        if self._loop is not None:
+            self._loop.close()
+
+
+def _since(began: float) -> Callable[[], float]:
+    return lambda: time.perf_counter() - began
+
+
+async def _gathered(job: Job, client: Any, questions: Sequence[Any]) -> Turn:
+    since = _since(time.perf_counter())
+    seen = await asyncio.gather(*(job(client, question, since) for question in questions))
+    return Turn(seen, since())
+
+
+async def _in_turn(job: Job, client: Any, questions: Sequence[Any]) -> Turn:
+    since = _since(time.perf_counter())
+    seen = [await job(client, question, since) for question in questions]
+    return Turn(seen, since())
+
+
+def _threaded(job: Job, client: Any, questions: Sequence[Any]) -> Turn:
+    seen: list[Seen | None] = [None] * len(questions)
+    began = [0.0]
+    gate = threading.Barrier(len(questions) + 1, action=lambda: began.__setitem__(0, time.perf_counter()))
+
+    def run(place: int) -> None:
+        gate.wait()
+        seen[place] = job(client, questions[place], _since(began[0]))
+
+    threads = [threading.Thread(target=run, args=(place,), daemon=True) for place in range(len(questions))]
+    for thread in threads:
+        thread.start()
+    gate.wait()
+    for thread in threads:
+        thread.join()
+    wall = time.perf_counter() - began[0]
+    answered = [one for one in seen if one is not None]
+    if len(answered) < len(questions):
+        raise RuntimeError("a caller failed: see its message above")
+    return Turn(answered, wall)
+
+
+def _messages(question: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}]
+
+
+def _led(headers: Any) -> bool:
+    return "collapsed" not in headers.get("cache-status", "")
+
+
+async def _aembed(client: Any, question: Any, since: Callable[[], float]) -> Seen:
+    await client.embeddings.create(model=EMBEDDING, input=question)
+    return Seen(since())
+
+
+def _embed(client: Any, question: Any, since: Callable[[], float]) -> Seen:
+    client.embeddings.create(model=EMBEDDING, input=question)
+    return Seen(since())
+
+
+async def _achat(client: Any, question: str, since: Callable[[], float]) -> Seen:
+    await client.chat.completions.create(model=CHAT, messages=_messages(question))
+    return Seen(since())
+
+
+def _chat(client: Any, question: str, since: Callable[[], float]) -> Seen:
+    client.chat.completions.create(model=CHAT, messages=_messages(question))
+    return Seen(since())
+
+
+async def _astream(client: Any, question: str, since: Callable[[], float]) -> Seen:
+    first = 0.0
+    stream = await client.chat.completions.create(model=CHAT, messages=_messages(question), stream=True)
+    async for chunk in stream:
+        if not first and chunk.choices and chunk.choices[0].delta.content:
+            first = since()
+    return Seen(since(), first, _led(stream.response.headers))
+
+
+def _stream(client: Any, question: str, since: Callable[[], float]) -> Seen:
+    first = 0.0
+    stream = client.chat.completions.create(model=CHAT, messages=_messages(question), stream=True)
+    for chunk in stream:
+        if not first and chunk.choices and chunk.choices[0].delta.content:
+            first = since()
+    return Seen(since(), first, _led(stream.response.headers))
+
+
+_ASYNC: dict[str, Callable[..., Awaitable[Seen]]] = {
+    "embedding": _aembed,
+    "chat": _achat,
+    "stream": _astream,
+}
+_SYNC: dict[str, Callable[..., Seen]] = {"embedding": _embed, "chat": _chat, "stream": _stream}

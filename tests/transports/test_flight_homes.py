@@ -1,0 +1,363 @@
+"""Calls of different homes meet at the lease: a bounded wait for the entry, never for what only the caller drives."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from flight_lab import (
+    JSON_FRAMES,
+    PATIENCE,
+    Answer,
+    Bench,
+    Fail,
+    Gate,
+    Provider,
+    bench_for,
+    json_answer,
+    stream_answer,
+)
+from transport_lab import CHAT_ASK, CHAT_FRAMES
+
+from underlay.stores.memory import MemoryStore
+
+pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'httpx._client:ResourceWarning")
+
+ALL = list(CHAT_FRAMES)
+WHOLE = b"".join(JSON_FRAMES)
+LOOPS = ["asyncio-httpx", "trio-httpx2"]
+OTHERS = [("sync-httpx", loop) for loop in LOOPS] + [(loop, "sync-httpx") for loop in LOOPS] + [tuple(LOOPS)]
+
+
+class Two:
+    """Two homes over one runtime: the first runs in a thread of its own, the second in the test's."""
+
+    def __init__(self, ways: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.first = bench_for(ways[0], monkeypatch)
+        self.second = Bench(ways[1])
+
+    def serve(self, first: Answer, second: Answer, **settings: Any) -> None:
+        """What each home's provider answers."""
+        self.first.setup([], **settings)
+        self.second.runtime, self.second.recorder = self.first.runtime, self.first.recorder
+        self.second.clock = self.first.clock
+        self.first.provider = Provider(self.first, [first])
+        self.second.provider = Provider(self.second, [second])
+
+    def run(self, first: Callable[[Any], Awaitable[None]], second: Callable[[Any], Awaitable[None]]) -> None:
+        """Run both scenarios, each with a client of its home."""
+        failed: list[BaseException] = []
+
+        def live(bench: Bench, scenario: Callable[[Any], Awaitable[None]]) -> None:
+            async def whole() -> None:
+                await scenario(bench.client(bench.provider.transport()))
+
+            try:
+                bench.run(whole)
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=live, args=(self.first, first), daemon=True)
+        thread.start()
+        live(self.second, second)
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+        for error in failed:
+            raise error
+
+    @property
+    def flights(self) -> Any:
+        """The flights of both."""
+        return self.first.runtime.engine.state.flights
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a landing elsewhere."""
+        return sum(len(waiters) for waiters in list(self.flights._elsewhere.values()))
+
+    def check(self, *, upstream: tuple[int, int]) -> None:
+        """Nothing is left behind in either home."""
+        benches = (self.first, self.second)
+        assert (self.first.provider.requests, self.second.provider.requests) == upstream
+        assert [bench.provider.broken for bench in benches] == [[], []]
+        assert [bench.provider.opened - bench.provider.closed for bench in benches] == [0, 0]
+        assert (self.flights._leads, self.flights._elsewhere) == ({}, {})
+        store: Any = self.first.runtime.engine.state.store
+        assert store._leases == {}
+        assert self.first.faults == {}
+
+
+@pytest.fixture(params=OTHERS, ids="->".join)
+def two(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Two:
+    """Two homes."""
+    return Two(request.param, monkeypatch)
+
+
+@pytest.mark.parametrize("ending", ["stored", "500", "cut", "cancelled"])
+def test_a_call_elsewhere_waits_for_the_entry(two: Two, ending: str) -> None:
+    """It is served from the entry when that lands, with the leader's origin; when nothing was stored, it leads at
+    once."""
+    head = Gate()
+    status, steps = (500 if ending == "500" else 200), [*JSON_FRAMES]
+    if ending == "cut":
+        steps[1:] = [Fail("ReadError")]  # type: ignore[list-item]
+    two.serve(json_answer(*steps, before=[head], status=status), json_answer())
+
+    async def lead(client: Any) -> None:
+        caller = await two.first.start(two.first.calling(client, stream=False))
+        await two.first.until(lambda: head.reached == 1 and two.waiting == 1)
+        if ending == "cancelled":
+            await two.first.cancel(caller)
+        head.open()
+        await two.first.ended()
+
+    async def follow(client: Any) -> None:
+        await two.second.until(lambda: head.reached == 1)
+        caller = await two.second.start(two.second.calling(client, stream=False))
+        await two.second.ended()
+        assert (caller.body, caller.status) == (WHOLE, 200)
+
+    two.run(lead, follow)
+    two.check(upstream=(1, 0 if ending == "stored" else 1))
+    assert two.first.ends()[-1][0] == ("coalesced" if ending == "stored" else "miss")
+    assert two.first.coalesced() == ([(b"1", 0.0)] if ending == "stored" else [])
+
+
+@pytest.mark.parametrize("read", [5.0, None])
+def test_a_call_elsewhere_waits_no_longer_than_it_may(two: Two, read: float | None) -> None:
+    """After its own read timeout, or `coalesce.wait_timeout` where that is shorter, it sends for itself, with all of
+    its time."""
+    head, sent = Gate(), Gate()
+    two.serve(json_answer(before=[head]), json_answer(before=[sent]), coalesce={"wait_timeout": 20})
+    limit = read or 20.0
+
+    async def lead(client: Any) -> None:
+        await two.first.start(two.first.calling(client, stream=False))
+        await two.first.until(lambda: sent.reached == 1)
+        sent.open()
+        await two.first.until(lambda: two.second.callers[0].done)
+        head.open()
+        await two.first.ended()
+
+    async def follow(client: Any) -> None:
+        bench = two.second
+        await bench.until(lambda: head.reached == 1)
+        timeout = bench.module.Timeout(None, read=read)
+        await bench.start(bench.calling(client, stream=False, timeout=timeout))
+        await bench.until(lambda: two.waiting == 1 and bench.clock.waiting == 1)
+        bench.clock.advance(limit - 1)
+        await bench.settle()
+        assert sent.reached == 0
+        bench.clock.advance(1)
+        await bench.ended()
+        assert bench.callers[0].body == WHOLE
+
+    two.run(lead, follow)
+    two.check(upstream=(1, 1))
+
+
+def test_nobody_elsewhere_waits_for_an_answer_over_the_cap(two: Two) -> None:
+    """As soon as an answer has outgrown what may be kept, who waits for its entry goes its own way; the answer itself
+    runs on."""
+    more, size = Gate(), len(ALL[0])
+    two.serve(
+        stream_answer(ALL[0], ALL[1], more, *ALL[2:]),
+        stream_answer(*ALL),
+        llm_cache={"max_entry_bytes": size},
+    )
+    reading = Gate()
+
+    async def lead(client: Any) -> None:
+        bench = two.first
+        response = await bench.open(client)
+        frames = bench.frames(response)
+        assert await frames.next() == ALL[0]
+        reading.reached = 1
+        await bench.until(lambda: two.waiting == 1)
+        assert await frames.next() == ALL[1]
+        await bench.until(lambda: two.second.callers[0].done)
+        more.open()
+        assert await frames.rest() == ALL[2:]
+
+    async def follow(client: Any) -> None:
+        bench = two.second
+        await bench.until(lambda: reading.reached)
+        caller = await bench.start(bench.calling(client))
+        await bench.ended()
+        assert caller.frames == ALL
+
+    two.run(lead, follow)
+    two.check(upstream=(1, 1))
+
+
+def test_an_answer_that_lands_just_before_the_lease_is_not_asked_again(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a call's look into the store and its lease the lead elsewhere stores and ends: the call looks once
+    more."""
+    head, landed = Gate(), threading.Event()
+    two.serve(json_answer(before=[head]), json_answer())
+    take = MemoryStore.lease
+
+    def late(store: Any, key: bytes, now: float, ttl: float, token: int = 0) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            head.open()
+            assert landed.wait(PATIENCE)
+        return take(store, key, now, ttl, token)
+
+    monkeypatch.setattr(MemoryStore, "lease", late)
+
+    async def lead(client: Any) -> None:
+        bench = two.first
+        await bench.start(bench.calling(client, stream=False))
+        await bench.ended()
+        landed.set()
+
+    async def follow(client: Any) -> None:
+        bench = two.second
+        await bench.until(lambda: head.reached == 1)
+        response = await bench.open(client, body=CHAT_ASK)
+        assert await bench.read(response) == WHOLE
+
+    two.run(lead, follow)
+    two.check(upstream=(1, 0))
+    assert two.first.ends()[1][0] == "coalesced"
+
+
+def test_a_long_answer_keeps_its_lease(two: Two) -> None:
+    """A stream that runs for longer than `coalesce.wait_timeout` renews its lease as it is read: nobody else takes
+    the key, and the whole of it is stored."""
+    two.serve(stream_answer(*ALL), stream_answer(*ALL), coalesce={"wait_timeout": 10})
+
+    async def lead(client: Any) -> None:
+        bench = two.first
+        response = await bench.open(client)
+        frames = bench.frames(response)
+        for frame in ALL:
+            assert await frames.next() == frame
+            bench.clock.advance(6)
+        assert await frames.next() is None
+
+    async def nothing(_: Any) -> None:
+        return
+
+    two.run(lead, nothing)
+    assert two.first.stored() == [tuple(ALL)]
+    two.check(upstream=(1, 0))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_synchronous_call_in_a_loop_does_not_wait_for_that_loop(
+    loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop stands still while the call lasts: what the loop fetches can only come afterwards."""
+    inside, outside = bench_for(loop, monkeypatch), Bench("sync-httpx")
+    head = Gate()
+
+    async def scenario() -> None:
+        client = inside.serve([json_answer(before=[head])])
+        outside.runtime, outside.recorder, outside.clock = inside.runtime, inside.recorder, inside.clock
+        outside.provider = Provider(outside, [json_answer()])
+        await inside.start(inside.calling(client, stream=False))
+        await inside.until(lambda: head.reached == 1)
+        blocking = outside.client(outside.provider.transport())
+        response = await outside.open(blocking, body=CHAT_ASK)
+        assert await outside.read(response) == WHOLE
+        blocking.close()
+        head.open()
+        await inside.ended()
+
+    inside.run(scenario)
+    inside.check(upstream=1, attempts=2)
+    assert outside.provider.requests == 1
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_thread_does_not_wait_for_a_stream_that_it_has_half_read(
+    loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script reads half of a stream, then runs a loop in the same thread that asks the same: nobody but the script
+    would read on, so the loop's call does not wait for it."""
+    outside, inside = bench_for("sync-httpx", monkeypatch), Bench(loop)
+    client = outside.serve([stream_answer(*ALL)])
+    inside.runtime, inside.recorder, inside.clock = outside.runtime, outside.recorder, outside.clock
+    inside.provider = Provider(inside, [stream_answer(*ALL)])
+
+    async def scenario() -> None:
+        other = inside.client(inside.provider.transport())
+        response = await inside.open(other)
+        assert await inside.frames(response).rest() == ALL
+
+    async def script() -> None:
+        response = await outside.open(client)
+        frames = outside.frames(response)
+        assert await frames.next() == ALL[0]
+        inside.run(scenario)
+        assert await frames.rest() == ALL[1:]
+
+    outside.run(script)
+    assert (outside.provider.requests, inside.provider.requests) == (1, 1)
+    outside.check(upstream=1, attempts=2)
+
+
+def test_a_loop_that_is_gone_leaves_no_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that was opened in a loop and left there is forgotten with its response; until then a call of another
+    home waits for it no longer than it may."""
+    bench, other = bench_for("asyncio-httpx", monkeypatch), Bench("sync-httpx")
+    kept: list[Any] = []
+
+    async def scenario() -> None:
+        client = bench.serve([stream_answer(*ALL)])
+        kept.append(await bench.open(client))
+
+    async def ask() -> None:
+        client = other.client(other.provider.transport())
+        caller = await other.start(other.calling(client))
+        await other.until(lambda: caller.done or other.clock.waiting == 1)
+        assert not caller.done
+        other.clock.advance(5)
+        await other.ended()
+        assert caller.frames == ALL
+
+    bench.run(scenario)
+    other.runtime, other.recorder, other.clock = bench.runtime, bench.recorder, bench.clock
+    other.provider = Provider(other, [stream_answer(*ALL)])
+    thread = threading.Thread(target=other.run, args=(ask,))
+    thread.start()
+    thread.join(PATIENCE)
+    assert other.provider.requests == 1
+    kept.clear()
+    gc.collect()
+    assert bench.runtime.engine.state.dropped
+    bench.check(upstream=1, attempts=2, left_open=1)
+
+
+def test_two_loops_of_one_thread_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that is not running drives nothing."""
+    bench = bench_for("asyncio-httpx", monkeypatch)
+    client = bench.serve([stream_answer(*ALL)])
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+
+    async def half() -> Any:
+        response = await bench.open(client)
+        frames = bench.frames(response)
+        assert await frames.next() == ALL[0]
+        return frames
+
+    async def whole() -> None:
+        own = bench.client(bench.provider.transport())
+        response = await bench.open(own)
+        assert await bench.frames(response).rest() == ALL
+
+    try:
+        frames = first.run_until_complete(half())
+        second.run_until_complete(asyncio.wait_for(whole(), PATIENCE))
+        assert first.run_until_complete(frames.rest()) == ALL[1:]
+    finally:
+        first.close()
+        second.close()
+    bench.check(upstream=2)
