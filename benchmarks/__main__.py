@@ -1,4 +1,5 @@
-"""`python -m benchmarks`: what a call costs, beside the bare client and beside another instrumentation."""
+"""`python -m benchmarks`: what a call costs and what concurrent callers gain, beside the bare client and
+beside another instrumentation."""
 
 from __future__ import annotations
 
@@ -15,11 +16,13 @@ from rich.progress import Progress
 
 from benchmarks.cells import CLIENTS, cells
 from benchmarks.interleave import measure
+from benchmarks.parts import CONCURRENT, PARTS, Result
 from benchmarks.report import as_json, machine, markdown
-from benchmarks.starts import KINDS, starts
-from benchmarks.table import rows
+from benchmarks.starts import KINDS, Start, starts
+from benchmarks.table import Row, rows
 from benchmarks.worlds import WORLDS
 
+_PARAMETERS = ("parts", "quick", "rounds", "burst_ms", "runs", "seed", "clients", "worlds")
 _QUICK = {"rounds": 5, "burst_ms": 10, "runs": 3, "clients": ["openai", "httpx2"]}
 _FULL = {"rounds": 21, "burst_ms": 25, "runs": 11, "clients": list(CLIENTS)}
 
@@ -27,37 +30,57 @@ _FULL = {"rounds": 21, "burst_ms": 25, "runs": 11, "clients": list(CLIENTS)}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, return 0."""
     options = _options(arguments)
-    made = cells(options.clients)
     load = _load()
     console = Console(stderr=True)
+    results: dict[str, Result] = {}
     with Progress(console=console, transient=True) if console.is_terminal else nullcontext() as progress:
-        step = _stepper(progress, "calls", options.rounds * len(made))
+        table, started = _calls(options, progress)
+        for name in (name for name in CONCURRENT if name in options.parts):
+            part = CONCURRENT[name]
+            step = _stepper(progress, part.title, part.steps(options.quick))
+            results[name] = part.run(options.quick, options.seed, step)
+    parameters = {name: getattr(options, name) for name in _PARAMETERS}
+    where = machine((*load, *_load()))
+    if options.json:
+        found = as_json(where, parameters, table, started)
+        print(json.dumps({**found, **{name: result.rows for name, result in results.items()}}, indent=1))
+    else:
+        print(markdown(where, parameters, table, started))
+        for result in results.values():
+            print("\n".join(result.lines))
+    return 0
+
+
+def _calls(options: argparse.Namespace, progress: Any) -> tuple[list[Row], list[Start]]:
+    """What a call and a start cost."""
+    table: list[Row] = []
+    started: list[Start] = []
+    if "calls" in options.parts:
+        made = cells(options.clients)
         samples = measure(
             made,
             options.worlds,
             rounds=options.rounds,
             burst=options.burst_ms / 1e3,
             seed=options.seed,
-            step=step,
+            step=_stepper(progress, "calls", options.rounds * len(made)),
         )
+        table = rows(samples, options.clients, options.worlds)
+    if "starts" in options.parts and options.runs:
         step = _stepper(progress, "starts", options.runs * len(KINDS))
-        started = starts(options.runs, seed=options.seed, step=step) if options.runs else []
-    table = rows(samples, options.clients, options.worlds)
-    parameters = {
-        name: getattr(options, name) for name in ("rounds", "burst_ms", "runs", "seed", "clients", "worlds")
-    }
-    where = machine((*load, *_load()))
-    if options.json:
-        print(json.dumps(as_json(where, parameters, table, started), indent=1))
-    else:
-        print(markdown(where, parameters, table, started))
-    return 0
+        started = starts(options.runs, seed=options.seed, step=step)
+    return table, started
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    parser.add_argument("--quick", action="store_true", help="fewer clients and rounds: about a minute")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer clients, rounds and callers: about two minutes"
+    )
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS)
+    )
     parser.add_argument("--rounds", type=_at_least(1), help=f"rounds of bursts ({_FULL['rounds']})")
     parser.add_argument(
         "--burst-ms", type=_at_least(1), help=f"length of a burst in ms ({_FULL['burst_ms']})"

@@ -17,7 +17,7 @@ from benchmarks.stats import Spread, quotients, spread
 from benchmarks.table import Row
 from benchmarks.worlds import TELEMETRY
 
-__all__ = ["Machine", "as_json", "machine", "markdown"]
+__all__ = ["Machine", "as_json", "line", "machine", "markdown", "number", "spread_text"]
 
 _PACKAGES = (
     "underlay",
@@ -80,7 +80,9 @@ def markdown(
     where: Machine, parameters: dict[str, Any], rows: Sequence[Row], started: Sequence[Start]
 ) -> str:
     """The report as Markdown."""
-    lines = [*_preface(where, parameters)]
+    lines = _preface(where, parameters)
+    if rows:
+        lines += _legend(parameters)
     for client in dict.fromkeys(row.client for row in rows):
         lines += _table(client, [row for row in rows if row.client == client])
     if started:
@@ -91,12 +93,18 @@ def markdown(
 def _preface(where: Machine, parameters: dict[str, Any]) -> list[str]:
     packages = ", ".join(f"{name} {number}" for name, number in where.packages.items())
     load = " to ".join(f"{value:.1f}" for value in where.load) or "unknown"
+    return [
+        f"{where.processor}, {where.cores} cores, {where.system}, {where.python}, load {load}; {packages}. "
+        f"Rounds in random order, seed {parameters['seed']}.",
+        "",
+    ]
+
+
+def _legend(parameters: dict[str, Any]) -> list[str]:
     lines = [
         "## What a call costs",
         "",
-        f"{where.processor}, {where.cores} cores, {where.system}, {where.python}, load {load}; {packages}. "
-        f"{parameters['rounds']} rounds in random order, bursts of about {parameters['burst_ms']} ms, "
-        f"seed {parameters['seed']}.",
+        f"{parameters['rounds']} rounds, bursts of about {parameters['burst_ms']} ms.",
         "",
         "Microseconds added over the bare client of the same process and round: median [quartiles] of the "
         "paired differences; `×` is with / bare, the median of the paired ratios. CPU is of the calling "
@@ -112,18 +120,18 @@ def _table(client: str, rows: Sequence[Row]) -> list[str]:
     head = ["call", "telemetry", "bare CPU", "underlay: CPU added", "×", "wall added", "× wall"]
     if sdk:
         head += ["genai-openai: CPU added", "×", "underlay / genai-openai"]
-    lines = [f"### {CLIENTS[client].title}", "", _line(head), _line(["---"] * len(head))]
+    lines = [f"### {CLIENTS[client].title}", "", line(head), line(["---"] * len(head))]
     for kind in dict.fromkeys(row.kind for row in rows):
         for telemetry in TELEMETRY:
             cpu = found.get((kind, f"underlay-{telemetry}", "cpu"))
             wall = found.get((kind, f"underlay-{telemetry}", "wall"))
             if cpu is None or wall is None:
                 continue
-            cells = [kind, telemetry, _number(cpu.bare.median), _spread(cpu.added), _ratio(cpu.ratio)]
-            cells += [_spread(wall.added), _ratio(wall.ratio)]
+            cells = [kind, telemetry, number(cpu.bare.median), spread_text(cpu.added), _ratio(cpu.ratio)]
+            cells += [spread_text(wall.added), _ratio(wall.ratio)]
             if sdk:
                 cells += _genai(cpu, found.get((kind, f"genai-{telemetry}", "cpu")))
-            lines.append(_line(cells))
+            lines.append(line(cells))
     return [*lines, "", *_others(found)]
 
 
@@ -133,7 +141,7 @@ def _genai(ours: Row, theirs: Row | None) -> list[str]:
     shares = quotients(ours.added_by_round, theirs.added_by_round)
     # A share of next to nothing says nothing.
     clear = theirs.added.low > 0.02 * theirs.bare.median
-    return [_spread(theirs.added), _ratio(theirs.ratio), _shares(spread(shares)) if clear else "-"]
+    return [spread_text(theirs.added), _ratio(theirs.ratio), _shares(spread(shares)) if clear else "-"]
 
 
 def _others(found: dict[tuple[str, str, str], Row]) -> list[str]:
@@ -144,7 +152,7 @@ def _others(found: dict[tuple[str, str, str], Row]) -> list[str]:
         ("http-full", "OpenTelemetry's httpx spans alone, in `full`"),
     ):
         cells = [
-            f"{kind} {_spread(row.added)}"
+            f"{kind} {spread_text(row.added)}"
             for (kind, of, clock), row in found.items()
             if of == world and clock == "cpu"
         ]
@@ -155,29 +163,32 @@ def _others(found: dict[tuple[str, str, str], Row]) -> list[str]:
 
 def _starts(started: Sequence[Start]) -> list[str]:
     head = ["start", "wall", "CPU", "added (wall)", "against"]
-    lines = ["## Starts and memory", "", _line(head), _line(["---"] * len(head))]
+    lines = ["## Starts and memory", "", line(head), line(["---"] * len(head))]
     for start in started:
         seen = (start.value, start.cpu, start.added)
-        times = (f"{_spread(value)} {start.unit}" if value else "" for value in seen)
-        lines += [_line([start.title, *times, start.against])]
+        times = (f"{spread_text(value)} {start.unit}" if value else "" for value in seen)
+        lines += [line([start.title, *times, start.against])]
     return [*lines, "", "Milliseconds: median [quartiles], each sample a fresh process.", ""]
 
 
-def _line(cells: Iterable[str]) -> str:
+def line(cells: Iterable[str]) -> str:
+    """A row of a table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """With three digits or fewer."""
     if math.isnan(value):
         return "-"
     size = abs(value)
     return f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 1 else f"{value:.2f}"
 
 
-def _spread(value: Spread) -> str:
+def spread_text(value: Spread) -> str:
+    """The median and, over more than one round, the quartiles."""
     if value.rounds == 1:
-        return _number(value.median)
-    return f"{_number(value.median)} [{_number(value.low)}, {_number(value.high)}]"
+        return number(value.median)
+    return f"{number(value.median)} [{number(value.low)}, {number(value.high)}]"
 
 
 def _ratio(value: Spread) -> str:

@@ -105,9 +105,10 @@ class Together:
     def run(self) -> None:
         """Everything: crowds of tasks and of threads, and windows."""
         self._threads(6)
+        self._threads(4, stream=True)
         asyncio.run(self._tasks())
 
-    def _threads(self, count: int) -> None:
+    def _threads(self, count: int, *, stream: bool = False) -> None:
         """Threads that ask the same at once, while the first one's answer takes its time."""
         client, start = openai.OpenAI(max_retries=0), Barrier(count)
         prompt = f"what do the threads ask, {self._tag}"
@@ -116,12 +117,13 @@ class Together:
         def one(_: int) -> Reply:
             start.wait()
             began = time.perf_counter()
-            raw = client.chat.completions.with_raw_response.create(model=CROWD, messages=_asked(prompt))
-            usage = raw.parse().usage
-            assert usage is not None
+            raw = client.chat.completions.with_raw_response.create(**_asked(CROWD, prompt, stream))
+            answer, usage, first = raw.parse(), None, None
+            for chunk in answer if stream else (answer,):
+                first = first or time.perf_counter() - began
+                usage = chunk.usage
             took = time.perf_counter() - began
-            tokens = (usage.prompt_tokens, usage.completion_tokens)
-            return Reply((CROWD, prompt, False), tokens, took, _shared(raw.headers))
+            return _reply((CROWD, prompt, stream), usage, took, raw.headers, first if stream else None)
 
         with ThreadPoolExecutor(count) as threads:
             self.replies += threads.map(one, range(count))
@@ -175,50 +177,40 @@ class Together:
 
     async def _chat(self, client: openai.AsyncOpenAI, model: str, prompt: str) -> None:
         prompt, began = f"{prompt}, {self._tag}", time.perf_counter()
-        raw = await client.chat.completions.with_raw_response.create(model=model, messages=_asked(prompt))
-        usage = raw.parse().usage
-        assert usage is not None
-        tokens = (usage.prompt_tokens, usage.completion_tokens)
-        self._got((model, prompt, False), tokens, began, raw.headers)
+        raw = await client.chat.completions.with_raw_response.create(**_asked(model, prompt))
+        usage, took = raw.parse().usage, time.perf_counter() - began
+        self.replies.append(_reply((model, prompt, False), usage, took, raw.headers))
 
     async def _stream(self, client: openai.AsyncOpenAI, model: str, prompt: str) -> None:
         prompt, began = f"{prompt}, {self._tag}", time.perf_counter()
-        options: Any = {"include_usage": True}
-        raw = await client.chat.completions.with_raw_response.create(
-            model=model, messages=_asked(prompt), stream=True, stream_options=options
-        )
-        tokens, first = (0, 0), None
+        raw = await client.chat.completions.with_raw_response.create(**_asked(model, prompt, stream=True))
+        usage, first = None, None
         async for chunk in raw.parse():
             first = first or time.perf_counter() - began
-            if chunk.usage is not None:
-                tokens = (chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
-        self._got((model, prompt, True), tokens, began, raw.headers, first)
+            usage = chunk.usage
+        took = time.perf_counter() - began
+        self.replies.append(_reply((model, prompt, True), usage, took, raw.headers, first))
 
     async def _embed(self, client: openai.AsyncOpenAI, model: str, text: str, headers: Any = None) -> None:
         text, began = f"{text}, {self._tag}", time.perf_counter()
         raw = await client.embeddings.with_raw_response.create(model=model, input=text, extra_headers=headers)
-        self._got((model, text, False), (raw.parse().usage.prompt_tokens, 0), began, raw.headers)
-
-    def _got(
-        self,
-        question: tuple[str, str, bool],
-        tokens: tuple[int, int],
-        began: float,
-        headers: Any,
-        first: float | None = None,
-    ) -> None:
-        took = time.perf_counter() - began
-        self.replies.append(Reply(question, tokens, took, _shared(headers), first))
+        usage, took = raw.parse().usage, time.perf_counter() - began
+        self.replies.append(_reply((model, text, False), usage, took, raw.headers))
 
 
 async def _all(call: Callable[[int], Awaitable[None]], count: int) -> None:
     await asyncio.gather(*(call(number) for number in range(count)))
 
 
-def _asked(prompt: str) -> Any:
-    return [{"role": "user", "content": prompt}]
+def _asked(model: str, prompt: str, stream: bool = False) -> Any:
+    asked = {"model": model, "messages": [{"role": "user", "content": prompt}]}
+    return asked | ({"stream": True, "stream_options": {"include_usage": True}} if stream else {})
 
 
-def _shared(headers: Any) -> bool:
-    """Whether the reply says that it was collapsed with another request (RFC 9211)."""
-    return "collapsed" in headers.get("cache-status", "")
+def _reply(
+    question: tuple[str, str, bool], usage: Any, took: float, headers: Any, first: float | None = None
+) -> Reply:
+    """One answer. It was shared when it says that it was collapsed with another request (RFC 9211)."""
+    assert usage is not None, f"{question} came without usage"
+    tokens = (usage.prompt_tokens, getattr(usage, "completion_tokens", 0))
+    return Reply(question, tokens, took, "collapsed" in headers.get("cache-status", ""), first)

@@ -40,8 +40,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 EXCERPT = HERE / "data" / "azure_conv_excerpt.csv"
 OUTAGE_MODEL = "gpt-4o"
-OUTAGE_FROM, OUTAGE_FOR = 2.5, 2.5  # seconds after the first call
-RECOVERY = "1.5"  # seconds: the demo's recovery timeout
+OUTAGE_FROM, OUTAGE_FOR = 2.0, 2.0  # seconds after the first call
+RECOVERY = "1"  # second: the demo's recovery timeout
 CROWD, CHUNKS = 24, 60  # calls that the program makes at once: identical ones, and embeddings
 UNDERLAY = str(Path(sys.executable).with_name("underlay"))
 # As it can be typed here: the environment of `make demo` is not on the path of the shell that ran it.

@@ -36,29 +36,22 @@ def fresh() -> str:
     return f"{_QUESTION} ({next(_asked)})"
 
 
-def sdk(
-    mode: str, base_url: str, *, runtime: Runtime | None = None, transport: Any = None, inner: Any = None
-) -> Any:
-    """An SDK client. With `runtime` it goes through underlay; `transport` takes the network's place under a
-    bare one, `inner` under underlay."""
-    options: dict[str, Any] = {"timeout": 600.0, "trust_env": False, "limits": _LIMITS}
-    if mode == "asyncio":
-        make, bare, ours = (
-            openai.AsyncOpenAI,
-            httpx2.AsyncClient,
-            runtime and runtime.async_httpx2_client,
-        )
-        wrap = runtime and runtime.async_httpx2_transport
-    else:
-        make, bare, ours = openai.OpenAI, httpx2.Client, runtime and runtime.httpx2_client
-        wrap = runtime and runtime.httpx2_transport
-    if inner is not None and wrap is not None:
-        http: Any = bare(transport=wrap(inner), **options)
-    elif ours is not None:
-        http = ours(**options)
-    else:
-        http = bare(transport=transport, **options)
-    return make(api_key="sk-bench", base_url=f"{base_url}/v1", http_client=http, max_retries=0)
+def sdk(mode: str, base_url: str, *, runtime: Runtime | None = None, inner: Any = None) -> Any:
+    """An SDK client; with `runtime` it goes through underlay. `inner` takes the network's place under either,
+    where it is given."""
+    transport, tasks = inner, mode == "asyncio"
+    if runtime is not None and inner is not None:
+        transport = (runtime.async_httpx2_transport if tasks else runtime.httpx2_transport)(inner)
+    http: Any = httpx2.AsyncClient if tasks else httpx2.Client
+    if runtime is not None and inner is None:
+        http = runtime.async_httpx2_client if tasks else runtime.httpx2_client
+    make: Any = openai.AsyncOpenAI if tasks else openai.OpenAI
+    return make(
+        api_key="sk-bench",
+        base_url=f"{base_url}/v1",
+        http_client=http(transport=transport, timeout=600.0, trust_env=False, limits=_LIMITS),
+        max_retries=0,
+    )
 
 
 @dataclass(frozen=True, slots=True)

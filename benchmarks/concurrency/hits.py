@@ -30,7 +30,7 @@ def hits(effort: Effort, given: Provider) -> list[Promise]:
     with _key():
         library = _times(effort.hits, lambda: runtime.call("a hit", model=CHAT))
     inner = transport(httpx2, JSON_REPLY, asynchronous=False)
-    bare = sdk("threads", given.url, transport=inner)
+    bare = sdk("threads", given.url, inner=inner)
     ours = sdk("threads", given.url, runtime=runtime, inner=inner)
     instant, through = (_times(effort.hits, _ask(client)) for client in (bare, ours))
     for each in (bare, ours, runtime):

@@ -106,7 +106,7 @@ def _run(case: Case, given: Provider, draw: random.Random, step: Callable[[], No
     callers = Callers(case.mode)
     clients = {"bare": sdk(case.mode, given.url), "underlay": sdk(case.mode, given.url, runtime=runtime)}
     if case.kind == "embedding":
-        clients["instant"] = sdk(case.mode, given.url, transport=_instant(given, case.mode))
+        clients["instant"] = sdk(case.mode, given.url, inner=_instant(given, case.mode))
     turns: dict[str, list[Turn]] = defaultdict(list)
     upstream: dict[str, int] = defaultdict(int)
     names = [*clients, *(("by hand", "one by one") if case.kind == "embedding" else ())]
@@ -163,14 +163,14 @@ def _ratios(case: Case, turns: dict[str, list[Turn]], upstream: dict[str, int]) 
         alone = [turn.wall / len(turn.seen) * case.callers for turn in turns["one by one"]]
         large = case.callers >= 500
         target, few = (1.2, 10) if case.callers == 500 else (None, None)
-        ours, sent = walls["underlay"], upstream["underlay"]
+        ours, merged = walls["underlay"], upstream["underlay"]
         return [
             _ratio(
                 case,
                 "wall",
                 "merged by hand, and the bare SDK's calls to an instant reply",
                 (ours, hand),
-                (sent, 1),
+                (merged, 1),
                 target,
                 few,
             ),
@@ -179,10 +179,10 @@ def _ratios(case: Case, turns: dict[str, list[Turn]], upstream: dict[str, int]) 
                 "wall",
                 "one by one",
                 (ours, alone),
-                (sent, case.callers),
+                (merged, case.callers),
                 1 / 20 if large else None,
             ),
-            _ratio(case, "wall", "plain fan-out", (ours, walls["bare"]), (sent, upstream["bare"])),
+            _ratio(case, "wall", "plain fan-out", (ours, walls["bare"]), (merged, upstream["bare"])),
         ]
     sent = (upstream["underlay"], upstream["bare"])
     if case.kind == "same-stream":
@@ -214,7 +214,7 @@ def _streams(case: Case, turns: dict[str, list[Turn]], sent: tuple[int, int]) ->
     base = [max(one.first for one in turn.seen) for turn in turns["bare"]]
     if case.callers > 1:
         against = "the leader's first token"
-        yield _ratio(case, "last first token", against, (last, lead), (sent[0], sent[1]), 2.0, 1)
+        yield _ratio(case, "last first token", against, (last, lead), sent, 2.0, 1)
     yield _ratio(case, "last first token", "plain fan-out", (last, base), sent, None, 1)
 
 

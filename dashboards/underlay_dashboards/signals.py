@@ -155,20 +155,15 @@ def selector(
 
 def growth(series: str, window: str) -> str:
     """How much each counter of `series` grew in `window`, from zero where it is new in the window."""
-    born = f"last_over_time({series}[{window}]) unless last_over_time({series}[{_FORGOTTEN}] offset {window})"
-    return f"({born}) or increase({series}[{window}])"
+    return f"({_born(series, window)}) or increase({series}[{window}])"
 
 
 def per_second(
     metric: Metric, *where: Is, by: Iterable[Attribute] = (), scale: float = 1, dialect: Dialect = DEFAULT
 ) -> str:
     """How fast a counter grows, per second times `scale`, summed by those labels."""
-    series = selector(metric, *where, dialect=dialect)
-    born = f"last_over_time({series}[{RATE}]) unless last_over_time({series}[{_FORGOTTEN}] offset {RATE})"
     scaled = "" if scale == 1 else f"{scale:g} * "
-    return (
-        f"{scaled}{_sum(metric, by)} (({born}) / (${{__rate_interval_ms}} / 1000) or rate({series}[{RATE}]))"
-    )
+    return f"{scaled}{_sum(metric, by)} ({_pace(selector(metric, *where, dialect=dialect))})"
 
 
 def total(
@@ -250,8 +245,17 @@ def at_most(expression: str, bound: float) -> str:
     return f"clamp_max({expression}, {bound:g})"
 
 
+def _born(series: str, window: str) -> str:
+    return f"last_over_time({series}[{window}]) unless last_over_time({series}[{_FORGOTTEN}] offset {window})"
+
+
+def _pace(series: str) -> str:
+    """How fast each counter of `series` grows per second in the window `RATE`, as `growth` counts it."""
+    return f"({_born(series, RATE)}) / (${{__rate_interval_ms}} / 1000) or rate({series}[{RATE}])"
+
+
 def _moved(series: str, window: str) -> str:
-    return f"rate({series}[{window}])" if window == RATE else growth(series, window)
+    return _pace(series) if window == RATE else growth(series, window)
 
 
 def _histogram(

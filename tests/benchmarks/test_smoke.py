@@ -41,8 +41,8 @@ def test_a_tiny_run_gives_every_row_beside_the_other_instrumentation() -> None:
         "1",
         "--burst-ms",
         "1",
-        "--runs",
-        "0",
+        "--parts",
+        "calls",
         "--clients",
         "openai",
         "--worlds",
@@ -59,7 +59,7 @@ def test_a_tiny_run_gives_every_row_beside_the_other_instrumentation() -> None:
 def test_the_table_names_machine_and_spread() -> None:
     """The printed table says where its numbers come from and how far they scatter, plain and async."""
     done = run(
-        *("--rounds", "2", "--burst-ms", "1", "--runs", "0"),
+        *("--rounds", "2", "--burst-ms", "1", "--parts", "calls"),
         *("--clients", "httpx-async", "--worlds", "underlay-off", "nothing-off"),
     )
     assert done.returncode == 0, done.stderr

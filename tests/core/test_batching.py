@@ -50,6 +50,11 @@ class Windows(RuleBasedStateMachine):
         self.window, self.open = None, []
         self.flying += 1
 
+    def linger(self) -> float:
+        """How long a window that opens now would collect."""
+        crowded = self.rule.linger == "adaptive" and self.flying > 1
+        return self.rule.longest if crowded else self.rule.timeout
+
     def full(self, extra: tuple[int, int, int]) -> bool:
         """Whether the open window and these members, inputs and tokens are more than the bounds."""
         inputs = sum(member.inputs for member in self.open) + extra[1]
@@ -70,7 +75,7 @@ class Windows(RuleBasedStateMachine):
         hurried = (
             spare < bounds.timeout
             if bounds.linger == "fixed"
-            else deadline - self.now < bounds.timeout or spare <= 0
+            else deadline - self.now < self.linger() or spare <= 0
         )
         lone = bounds.linger != "fixed" and self.window is None and self.flying == 0
         if bounds.linger == "learned" and not (large or hurried):
@@ -161,8 +166,7 @@ class Windows(RuleBasedStateMachine):
         if self.window is not None:
             assert self.window.trigger is None
             assert self.window.members == self.open
-            times = 3 if self.rule.linger == "adaptive" else 1
-            assert self.window.limit <= self.window.opened + times * self.rule.timeout
+            assert self.window.limit <= self.window.opened + self.rule.longest
             assert self.window.due == min([self.window.limit, *(member.latest for member in self.open)])
             assert self.flying or self.rule.linger != "adaptive"
         for window, members in [*self.sent, *([(self.window, self.open)] if self.window else [])]:
@@ -284,11 +288,11 @@ def test_whoever_comes_while_a_call_is_in_flight_shares_a_window() -> None:
 
 
 def test_the_more_is_in_flight_the_longer_a_window_collects_up_to_a_bound() -> None:
-    """Under `adaptive` the linger counts once for each dispatch in flight, at most three times; under `fixed`
+    """Under `adaptive` the linger counts once for each dispatch in flight, at most twice; under `fixed`
     it is what was asked for."""
     adaptive, now = lane("adaptive"), 0.0
     assert adaptive.arrive(Member(1, 1), now) == ALONE
-    for times in (1, 2, 3, 3, 3):
+    for times in (1, 2, 2, 2):
         entered = adaptive.arrive(Member(1, 1), now)
         assert isinstance(entered, Enter)
         assert entered.window.due == pytest.approx(now + times * 0.05)
@@ -372,6 +376,7 @@ def test_a_call_whose_time_is_below_the_linger_goes_alone(linger: str) -> None:
     hurried = lane(linger)
     arrive(hurried, 10.0)
     assert hurried.arrive(Member(1, 1, deadline=10.049), 10.0) == ALONE
+    hurried.ended(10.0, None)
     assert isinstance(hurried.arrive(Member(1, 1, deadline=10.0 + 0.05), 10.0), Enter)
 
 

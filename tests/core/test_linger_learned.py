@@ -185,6 +185,19 @@ def test_with_room_a_call_waits_for_a_share_of_an_answer_that_nobody_misses() ->
     assert window.trigger is BatchTrigger.TIME
 
 
+def test_a_bunch_is_no_longer_waited_for_once_its_inputs_cost_more_than_a_request() -> None:
+    """Each input makes the answer slower for all: a window that holds many leaves at once."""
+    learned = Learned(0.1)
+    for turn in range(60):
+        size = (1, 20, 40)[turn % 3]
+        answers(learned, 1, 0.3 + 0.002 * (size - 1), inputs=size)
+    for place in range(4):
+        learned.arrived(1000.0 + place * 1e-3, lone=False)
+    now = 1000.003
+    assert learned.leaves(1000.0, 4, 4, now) > now
+    assert learned.leaves(1000.0, 4, 40, now) <= now
+
+
 def full(learns: Lane, now: float) -> None:
     """As many requests as the provider answers at once: each call is larger than any window."""
     for _ in range(8):

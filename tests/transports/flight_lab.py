@@ -368,13 +368,19 @@ class Bench(Lab):
         elif self.mode == "asyncio":
             task = asyncio.ensure_future(_led(caller, work))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(self._gone, caller))
             caller.stop = task.cancel
         else:
             scope = trio.CancelScope()
             caller.stop = scope.cancel
             self._nursery.start_soon(_scoped, scope, caller, work)
         return caller
+
+    def _gone(self, caller: Caller, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not caller.done:  # cancelled before its first step
+            caller.error, caller.done = asyncio.CancelledError(), True
+            caller.finished.set()
 
     def _in_thread(self, caller: Caller, work: Callable[[Caller], Awaitable[Any]]) -> None:
         _local.caller = caller

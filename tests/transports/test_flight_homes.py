@@ -127,6 +127,60 @@ def test_a_call_elsewhere_waits_for_the_entry(two: Two, ending: str) -> None:
     assert two.first.coalesced() == ([(b"1", 0.0)] if ending == "stored" else [])
 
 
+def test_observing_does_not_wait_for_another_home(two: Two) -> None:
+    """A call that only observes is sent at once, though a call elsewhere fetches the same."""
+    head = Gate()
+    two.serve(json_answer(before=[head]), json_answer(), coalesce={"mode": "observe"})
+
+    async def lead(client: Any) -> None:
+        await two.first.start(two.first.calling(client, stream=False))
+        await two.first.until(lambda: two.second.callers and two.second.callers[0].done)
+        head.open()
+        await two.first.ended()
+
+    async def follow(client: Any) -> None:
+        await two.second.until(lambda: head.reached == 1)
+        await two.second.start(two.second.calling(client, stream=False))
+        await two.second.ended()
+
+    two.run(lead, follow)
+    two.check(upstream=(1, 1))
+
+
+def test_a_leader_that_is_refused_leaves_its_followers_to_the_breaker(two: Two) -> None:
+    """A leader waits for a call elsewhere, whose failure opens the circuit: leader and followers are refused, each by
+    the breaker's own word; nothing is sent, nobody hangs."""
+    head = Gate()
+    two.serve(
+        json_answer(before=[head, Fail("ConnectError")]),
+        json_answer(),
+        circuit_breaker={"failure_threshold": 1},
+    )
+
+    async def lead(client: Any) -> None:
+        await two.first.start(two.first.calling(client, stream=False))
+        await two.first.until(lambda: two.waiting == 1 and two.second.followers == 3)
+        head.open()
+        await two.first.ended()
+
+    async def follow(client: Any) -> None:
+        bench = two.second
+        await bench.until(lambda: head.reached == 1)
+        await bench.start(bench.calling(client, stream=False))
+        await bench.until(lambda: two.waiting == 1)
+        for _ in range(3):
+            await bench.start(bench.calling(client, stream=False))
+        await bench.ended()
+        assert [caller.status for caller in bench.callers] == [503] * 4
+
+    two.run(lead, follow)
+    two.check(upstream=(1, 0))
+    assert (
+        sorted(two.first.ends())
+        == [("miss", "failed", "ConnectError")] + [("refused", "complete", "circuit_open")] * 4
+    )
+
+
 @pytest.mark.parametrize("read", [5.0, None])
 def test_a_call_elsewhere_waits_no_longer_than_it_may(two: Two, read: float | None) -> None:
     """After its own read timeout, or `coalesce.wait_timeout` where that is shorter, it sends for itself, with all of

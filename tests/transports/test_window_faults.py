@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from transport_lab import CHAT_ASK, CHAT_URL
 from window_lab import WindowLab, embedding
 from window_provider import EMBEDDINGS_URL, answer
 
@@ -15,47 +16,45 @@ from underlay.pipeline import merge, queue
 from underlay.pipeline.attempt import Attempt
 from underlay.pipeline.circuits import Circuits
 from underlay.pipeline.engine import Engine
-from underlay.pipeline.reader import Body, Reader
-from underlay.pipeline.watch import Watch, Watched, WatchedDispatch
+from underlay.pipeline.reader import Body
 from underlay.pipeline.windows import Seat, Windows
 from underlay.providers._merge import ListMerger
 from underlay.stores.memory import MemoryStore
 from underlay.testing import Received
 
 INPUTS: list[Any] = ["a", ["b", "c"], "d"]
-BREAKS: dict[str, tuple[Any, str]] = {
-    "queue._member": (queue, "_member"),
-    "queue._key": (queue, "_key"),
-    "queue._rule": (queue, "_rule"),
-    "queue.dispatch": (queue, "dispatch"),
-    "queue.resolved": (queue, "resolved"),
-    "merge.resolved": (merge, "resolved"),
-    "merge.admit": (merge, "admit"),
-    "merge.told": (merge, "told"),
-    "merge.batched": (merge, "batched"),
-    "merge.altered": (merge, "altered"),
-    "merge.decoded": (merge, "decoded"),
-    "merge._read": (merge, "_read"),
-    "merge.share": (merge, "share"),
-    "merge.plain_headers": (merge, "plain_headers"),
-    "Seat": (Seat, "__init__"),
-    "Seat.vacate": (Seat, "vacate"),
-    **{f"Windows.{name}": (Windows, name) for name in ("enter", "look", "compose", "resolve", "leave")},
-    **{f"Lane.{name}": (Lane, name) for name in ("arrive", "close_due", "ended", "leave")},
-    **{f"merger.{name}": (ListMerger, name) for name in ("bounds", "merge", "split")},
-    **{f"Attempt.{name}": (Attempt, name) for name in ("__init__", "answered", "feed", "finish", "failed")},
-    "Body": (Body, "__init__"),
-    "Body.conclude": (Body, "conclude"),
-    "Reader": (Reader, "__init__"),
-    "circuits.admit": (Circuits, "admit"),
-    "circuits.settle": (Circuits, "settle"),
-    "cost": (Engine, "cost"),
-    "store.put": (MemoryStore, "put"),
-    "watch.dispatch": (Watch, "dispatch"),
-    "watched.event": (Watched, "event"),
-    "watched.origin": (Watched, "origin"),
-    "dispatch.event": (WatchedDispatch, "event"),
-    "dispatch.origin": (WatchedDispatch, "origin"),
+BEFORE, BOOKS, AFTER = 3, 1, 4  # requests: each by itself; the merged one alone; that one and each by itself
+BREAKS: dict[str, tuple[Any, str, int]] = {
+    # where: whose, its name, and how many requests leave
+    "queue._member": (queue, "_member", BEFORE),
+    "queue._key": (queue, "_key", BEFORE),
+    "queue._rule": (queue, "_rule", BEFORE),
+    "queue.dispatch": (queue, "dispatch", BEFORE),
+    "queue.resolved": (queue, "resolved", BOOKS + 2),  # those who do not send go by themselves
+    "merge.resolved": (merge, "resolved", BOOKS + 1),  # and here the one who sent
+    "merge.admit": (merge, "admit", BEFORE),
+    "merge.told": (merge, "told", BEFORE),
+    "merge.altered": (merge, "altered", BEFORE),
+    "merge.decoded": (merge, "decoded", AFTER),
+    "merge._read": (merge, "_read", AFTER),
+    "merge.plain_headers": (merge, "plain_headers", AFTER),
+    "merge._booked": (merge, "_booked", BOOKS),
+    "merge.Flight": (merge, "Flight", BOOKS),
+    "Seat": (Seat, "__init__", BEFORE),
+    **{f"Windows.{name}": (Windows, name, BEFORE) for name in ("enter", "look", "compose")},
+    "Windows.resolve": (Windows, "resolve", AFTER),  # the others go when they have waited long enough
+    "Lane.arrive": (Lane, "arrive", BEFORE),
+    "Lane.close_due": (Lane, "close_due", BEFORE),
+    **{f"merger.{name}": (ListMerger, name, BEFORE) for name in ("bounds", "merge")},
+    "merger.split": (ListMerger, "split", AFTER),
+    "Attempt": (Attempt, "__init__", BEFORE),
+    **{f"Attempt.{name}": (Attempt, name, BOOKS) for name in ("answered", "feed", "finish")},
+    "Body.conclude": (Body, "conclude", BOOKS),
+    "Body.stored": (Body, "_keep", BOOKS),
+    "circuits.admit": (Circuits, "admit", BEFORE),
+    "circuits.settle": (Circuits, "settle", BOOKS),
+    "cost": (Engine, "cost", BOOKS),
+    "store.put": (MemoryStore, "put", BOOKS),
 }
 
 
@@ -82,10 +81,46 @@ def run(lab: WindowLab) -> list[Any]:
 
 @pytest.mark.parametrize("where", list(BREAKS))
 def test_a_fault_costs_no_answer(crowd: WindowLab, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever of ours raises."""
-    owner, name = BREAKS[where]
+    """A fault before the request leaves sends each call by itself, as it was made; one after the reply was
+    split costs the books alone."""
+    owner, name, requests = BREAKS[where]
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, broken)
         given = run(crowd)
-    print(where, len(crowd.sent), crowd.faults)
     assert given == [own(inputs) for inputs in INPUTS]
+    assert len(crowd.sent) == requests
+    assert sum(crowd.faults.values()) >= 1
+    asked = [held.body["input"] for held in crowd.sent if len(held.inputs) != 4]
+    assert len({str(inputs) for inputs in asked}) == len(asked)  # nobody is sent twice by itself
+    if where == "Windows.resolve":
+        crowd.setup()  # its lane waits for an end that never came
+
+
+@pytest.mark.parametrize(
+    "where", ["Lane.ended", "Lane.leave", "Windows.leave", "Windows.landed", "Windows.release"]
+)
+@pytest.mark.parametrize("merged", [True, False])
+def test_a_fault_at_the_end_costs_no_answer(
+    crowd: WindowLab, where: str, merged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a member was cancelled, and where calls are released: the rest are answered, and nobody waits
+    for ever."""
+    owner, name = {"Lane": Lane, "Windows": Windows}[where.split(".")[0]], where.split(".")[1]
+    crowd.windows(linger="fixed", max_batch_size=3)
+    client = crowd.client(timeout=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, broken)
+        calls = crowd.ask_all(
+            client, [embedding("a") if merged else CHAT_ASK] * 2, url=EMBEDDINGS_URL if merged else CHAT_URL
+        )
+        crowd.cancel(calls[0])
+        calls.append(
+            crowd.ask(
+                client, embedding("a") if merged else CHAT_ASK, url=EMBEDDINGS_URL if merged else CHAT_URL
+            )
+        )
+        crowd.provider.release()
+        for _ in range(3):
+            crowd.advance(5)
+    assert [call.result().status_code for call in calls[1:]] == [200, 200]
+    crowd.setup()

@@ -94,11 +94,12 @@ class Held:
         if settle:
             self._provider.lab.settle()
 
-    def finish(self) -> None:
+    def finish(self, *, settle: bool = True) -> None:
         """Let the body come."""
         self.gated = False
         self._home.wake(self._gate)
-        self._provider.lab.settle()
+        if settle:
+            self._provider.lab.settle()
 
     def fail(self, error: BaseException, *, settle: bool = False) -> None:
         """Raise instead of answering."""
@@ -217,6 +218,9 @@ def _async_transport(module: Any, provider: Provider) -> Any:
     class Frames:
         def __init__(self, held: Held, frames: Sequence[Any]) -> None:
             self._held, self._steps = held, _steps(frames)
+
+        def __aiter__(self) -> Frames:
+            return self
 
         async def __anext__(self) -> bytes:
             await self._held.wait_body()

@@ -25,7 +25,7 @@ from underlay.telemetry.attributes import BatchTrigger
 
 __all__ = ["ALONE", "Alone", "Enter", "Lane", "Member", "Rule", "Window"]
 
-_CROWD: Final = 3  # dispatches in flight beyond which a window waits no longer for them
+_CROWD: Final = 2  # dispatches in flight beyond which a window waits no longer for them
 _SMOOTHING: Final = 1 / 8  # weight of a new latency, as for round trips in RFC 6298, section 2
 
 
@@ -40,6 +40,11 @@ class Rule:
     members: int
     inputs: int
     tokens: int
+
+    @property
+    def longest(self) -> float:
+        """The longest that a window may collect, in seconds."""
+        return self.timeout * _CROWD if self.linger == "adaptive" else self.timeout
 
 
 class Member:
@@ -236,10 +241,10 @@ class Lane:
         rule = self.rule
         if member.inputs > rule.inputs or member.tokens > rule.tokens:
             return True
-        patient = now + rule.timeout
+        patient = now + self._time()
         if rule.linger == "fixed":
             return member.latest < patient
-        return member.deadline < patient
+        return member.deadline < patient or member.latest <= now
 
     def _fits(self, window: Window, member: Member) -> bool:
         rule = self.rule

@@ -6,7 +6,9 @@ when.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
+from weakref import ReferenceType, ref
 
 from underlay.core.cache import Found, plan_lookup
 from underlay.pipeline.flights import Fate
@@ -29,6 +31,9 @@ __all__ = ["coalesce", "joined", "release_lead"]
 _COLLAPSED = (b"cache-status", b"underlay; fwd=miss; collapsed")  # RFC 9211
 # The place in `Timeouts` of what each exception ran out of.
 _TIMEOUTS = {"ConnectTimeout": 0, "ReadTimeout": 1, "WriteTimeout": 2, "PoolTimeout": 3}
+
+
+_leading: ContextVar[tuple[ReferenceType[Lead], ...]] = ContextVar("underlay_leading", default=())
 
 
 async def coalesce(flow: Flow) -> Step:
@@ -69,11 +74,20 @@ async def _enter(flow: Flow) -> Step | None:
         lead, mine = flights.enter(flow.asked.key, ports, flow.call.watched)
         if mine:
             flow.lead = lead
+            _leading.set((*_ancestors(), ref(lead)))
             # An answer may have landed between the look into the store and this.
             return await _landed(flow)
+        if any(known() is lead for known in _ancestors()):
+            return PROCEED
         if flow.since is None:
             flow.since = ports.now()
         flow.following = lead
+
+
+def _ancestors() -> list[ReferenceType[Lead]]:
+    """The leads that are being sent in this context: who asks from inside of one is part of it, and must not
+    wait for it."""
+    return [known for known in _leading.get() if (lead := known()) is not None and lead.fate is Fate.SENDING]
 
 
 def _outcome(flow: Flow, lead: Lead) -> Step | None:

@@ -41,6 +41,7 @@ class Lead:
     false: another call of this home has the lease, and nobody waits for a flight that only they may drive."""
 
     __slots__ = (
+        "__weakref__",
         "body",
         "error",
         "fate",

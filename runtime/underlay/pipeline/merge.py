@@ -12,11 +12,11 @@ from underlay.core.decode import decoder
 from underlay.core.flight import Flight
 from underlay.pipeline.attempt import Attempt
 from underlay.pipeline.flow import PROCEED, Reply
-from underlay.pipeline.ports import Exchange, Upstream
+from underlay.pipeline.ports import Exchange, Mishap, Upstream
 from underlay.pipeline.reader import Body, Reader
-from underlay.pipeline.replies import admit, refuse
+from underlay.pipeline.replies import admit, finished, refuse
 from underlay.pipeline.windows import Apart, Failed, Refused, Shares
-from underlay.telemetry.attributes import BatchMode, Ending, Stage
+from underlay.telemetry.attributes import BatchMode, Ending, Stage, Verdict
 from underlay.telemetry.events import Batched, BatchEnded, BatchStarted
 
 if TYPE_CHECKING:
@@ -241,14 +241,23 @@ async def share(
     flow: Flow, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes, told: bytes
 ) -> Reply:
     """The reply of one caller out of one that was not its alone, and its books: `told` is what the provider
-    said, for usage and cost."""
-    attempt = flow.attempt
+    said, for usage and cost. A fault of ours costs the books and not the answer."""
+    attempt, kept = flow.attempt, plain_headers(headers, body)
     assert attempt is not None  # noqa: S101 what is shared was sent
-    kept = plain_headers(headers, body)
-    head = Upstream(status, kept)
+    try:
+        reader = await _booked(flow, attempt, Upstream(status, kept), body, told)
+    except Exception as error:  # noqa: BLE001 never break the app
+        flow.engine.faults.report(Stage.RECORD, error)
+        attempt.failed(Mishap(Ending.COMPLETE, Verdict.NOTHING, ""), flow.ports.now())
+        return finished(flow, status, kept, (body,))
+    return Reply(status, kept, reader)
+
+
+async def _booked(flow: Flow, attempt: Attempt, head: Upstream, body: bytes, told: bytes) -> Reader:
+    """A reader of this body, whose books are closed and which is stored."""
     attempt.answered(head)
     attempt.feed(told)
-    flow.call.status = status
+    flow.call.status = head.status
     flight = Flight(flow.engine.settings.llm_cache.max_entry_bytes)
     shared = Body(flow.engine, flight, head, attempt, flow.asked.key, open_=False)
     reader = Reader(shared, flow.call, flow.ports)
@@ -257,7 +266,7 @@ async def share(
         shared.lead = flow.lead
         flow.engine.state.flights.answered(flow.lead, shared)
     await shared.conclude(flow.ports)
-    return Reply(status, kept, reader)
+    return reader
 
 
 def told(flow: Flow, departure: Departure, seats: Sequence[Seat], mode: BatchMode) -> WatchedDispatch:

@@ -46,8 +46,9 @@ async def queue(flow: Flow) -> Step:
             return step
     windows, seat = flow.engine.state.windows, flow.seat
     if seat is None:
-        seat = flow.seat = Seat(flow.call, flow.exchange, flow.ports, _member(flow))
-        windows.enter(seat, _key(flow), _rule(flow), flow.asked.circuit)
+        rule = _rule(flow)
+        seat = flow.seat = Seat(flow.call, flow.exchange, flow.ports, _member(flow, rule))
+        windows.enter(seat, _key(flow), rule, flow.asked.circuit)
         if settings.mode is Mode.OBSERVE:
             return _observed(flow, seat, merged=merged)
     now = flow.ports.now()
@@ -82,10 +83,10 @@ def _rule(flow: Flow) -> Rule:
     return Rule(settings.linger, timeout, settings.max_batch_size if fixed else _UNBOUNDED, inputs, tokens)
 
 
-def _member(flow: Flow) -> Member:
+def _member(flow: Flow, rule: Rule) -> Member:
     inputs, read = flow.asked.ask.inputs, flow.ports.timeouts.read
     deadline = min(flow.ports.deadline, _asked_deadline(flow))
-    if read is not None and read < flow.engine.settings.llm_batch.batch_timeout_ms / 1000:
+    if read is not None and read < rule.longest:
         deadline = min(deadline, flow.ports.now() + read)
     if not flow.asked.window or inputs is None:
         return Member(1, 0, deadline=deadline)

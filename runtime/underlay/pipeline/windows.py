@@ -82,7 +82,8 @@ class Departure:
         self.trigger: BatchTrigger = window.trigger
         self.opened = window.opened
         self.at = at
-        self.members: list[Seat] = [_seat(member) for member in window.members]
+        # Without those that were interrupted on their way in, and have no seat any more.
+        self.members = [member.call for member in window.members if isinstance(member.call, Seat)]
         self.sender: Seat | None = None
         self.sent: tuple[Seat, ...] = ()
         self.origin = b""
@@ -144,8 +145,7 @@ class Windows:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._lanes: OrderedDict[Hashable, Lane] = OrderedDict()
-        self._names: dict[int, Name] = {}
+        self._lanes: OrderedDict[Hashable, tuple[Lane, Name]] = OrderedDict()
 
     def enter(self, seat: Seat, key: Hashable, rule: Rule, name: Name) -> None:
         """Give a call its place."""
@@ -174,7 +174,8 @@ class Windows:
             departure = seat.departure
             if departure is None:
                 assert seat.lane is not None  # noqa: S101 a seat in a window has its lane
-                if seat.lane.close_due(window, now):
+                if seat.lane.close_due(window, now) or window.trigger is not None:
+                    # Closed, and yet no departure: whoever closed it was interrupted in the middle.
                     return _depart(seat.lane, window, now, seat)
                 seat._waiter = seat.ports.waiter()
                 return Waiting(seat._waiter, window.due)
@@ -228,20 +229,21 @@ class Windows:
     def leave(self, seat: Seat, now: float, *, fault: bool) -> None:
         """The call ended in its window, or before its own request left. The next living member sends in its
         place; after a fault of ours, each by itself."""
-        departure = seat.departure
-        if seat.window is None:
-            self.landed(seat, now, answered=False)
-            return
-        heir = None
+        heir, member = None, seat.member
         with self._lock:
+            departure = seat.departure
+            entered = seat.window is not None or member.window is not None
             if seat.lane is not None:
-                seat.lane.leave(seat.member)
-            if departure is None or departure.sender is not seat or departure.outcome is not None:
-                return
-            if not fault:
-                heir = next((other for other in departure.members if other.member.alive), None)
-                departure.sender = heir
-        if heir is not None:
+                seat.lane.leave(member)
+            if entered:
+                if departure is None or departure.sender is not seat or departure.outcome is not None:
+                    return
+                if not fault:
+                    heir = next((other for other in departure.members if other.member.alive), None)
+                    departure.sender = heir
+        if departure is None:
+            self.landed(seat, now, answered=False)
+        elif heir is not None:
             _wake_seat(heir)
         else:
             self.resolve(departure, Apart(), now, None)
@@ -250,32 +252,32 @@ class Windows:
         """Calls that wait in open windows, by provider and model."""
         counts: Counter[Name] = Counter()
         with self._lock:
-            for lane in self._lanes.values():
-                counts[self._names[id(lane)]] += lane.waiting
+            for lane, name in self._lanes.values():
+                counts[name] += lane.waiting
         return list(counts.items())
 
     def _lane(self, key: Hashable, rule: Rule, name: Name) -> Lane:
-        lane = self._lanes.get(key)
-        if lane is None:
-            if len(self._lanes) >= _LANES:
-                self._forget()
-            lane = self._lanes[key] = Lane(rule)
-            self._names[id(lane)] = name
-        else:
+        known = self._lanes.get(key)
+        if known is not None:
             self._lanes.move_to_end(key)
+            return known[0]
+        if len(self._lanes) >= _LANES:
+            self._forget()
+        lane = Lane(rule)
+        self._lanes[key] = lane, name
         return lane
 
     def _forget(self) -> None:
-        for key in [key for key, lane in self._lanes.items() if lane.idle][: _LANES // 8]:
-            del self._names[id(self._lanes.pop(key))]
+        for key in [key for key, (lane, _) in self._lanes.items() if lane.idle][: _LANES // 8]:
+            del self._lanes[key]
 
 
 def _depart(lane: Lane, window: Window, now: float, sender: Seat | None = None) -> Departure:
     """Called under the lock, as the window closes: its members are told where they belong."""
     departure = Departure(lane, window, now)
+    departure.sender = sender or next((seat for seat in departure.members if seat.member.alive), None)
     for seat in departure.members:
         seat.departure = departure
-    departure.sender = sender or next(iter(departure.members), None)
     return departure
 
 
@@ -283,12 +285,6 @@ def _go(departure: Departure) -> None:
     for seat in departure.members:
         if seat is not departure.sender:
             _wake_seat(seat)
-
-
-def _seat(member: Member) -> Seat:
-    seat = member.call
-    assert isinstance(seat, Seat)  # noqa: S101 `enter` put it there
-    return seat
 
 
 def _wake(departure: Departure | None) -> None:

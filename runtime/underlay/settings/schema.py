@@ -138,8 +138,8 @@ class BatchSettings(Pillar):
     batch_timeout_ms: float = field(
         default=50.0,
         metadata=duration(
-            "How long a window stays open for more members; with adaptive once for each request like it that "
-            "is in flight, at most three times.",
+            "How long a window stays open for more members; with adaptive twice as long while several "
+            "requests like it are in flight.",
             unit="ms",
             high=3_600_000,
         ),

@@ -93,12 +93,16 @@ class Ports(BasePorts):
     async def pull(self, upstream: Upstream) -> bytes | None:
         source = upstream.raw
         assert isinstance(source, Source)  # noqa: S101 ports of this family made it
-        iterator = source.iterator
-        if iterator is None:
-            stream: Any = source.stream
-            assert hasattr(stream, "__aiter__")  # noqa: S101 the client asserts the same
-            iterator = source.iterator = stream.__aiter__()
-        frame: bytes | None = await anext(iterator, None)
+        token = enter_send()  # a body that is asked for as it is read must not join the answer that it brings
+        try:
+            iterator = source.iterator
+            if iterator is None:
+                stream: Any = source.stream
+                assert hasattr(stream, "__aiter__")  # noqa: S101 the client asserts the same
+                iterator = source.iterator = stream.__aiter__()
+            frame: bytes | None = await anext(iterator, None)
+        finally:
+            leave_send(token)
         return frame
 
     async def close(self, upstream: Upstream) -> None:
