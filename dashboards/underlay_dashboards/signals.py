@@ -193,16 +193,20 @@ def level(
 
 def quantile(
     share_below: float, metric: Metric, *where: Is, by: Iterable[Attribute] = (), window: str = RATE,
-    dialect: Dialect = DEFAULT,
+    bursts: bool = False, dialect: Dialect = DEFAULT,
 ) -> str:  # fmt: skip
-    """The value below which that share of a histogram's points lies; nothing (never NaN) without points."""
+    """The value below which that share of a histogram's points lies; nothing (never NaN) without points.
+
+    Over time the first points of a series are passed by: to look an hour back for each bucket at each step is
+    dear. `bursts` counts them all the same, for what comes seldom and all at once.
+    """
     by = tuple(by)
-    if dialect.flavour == "native":
-        series = selector(metric, *where, dialect=dialect)
-        return f"histogram_quantile({share_below:g}, {_sum(metric, by)} ({_moved(series, window)})) >= 0"
-    series = selector(metric, *where, suffix="_bucket", dialect=dialect)
+    native = dialect.flavour == "native"
+    series = selector(metric, *where, suffix="" if native else "_bucket", dialect=dialect)
+    moved = f"rate({series}[{window}])" if window == RATE and not bursts else _moved(series, window)
     names = ", ".join(["le", *(label(_require(metric, one)) for one in by)])
-    return f"histogram_quantile({share_below:g}, sum by ({names}) ({_moved(series, window)})) >= 0"
+    summed = _sum(metric, by) if native else f"sum by ({names})"
+    return f"histogram_quantile({share_below:g}, {summed} ({moved})) >= 0"
 
 
 def histogram_count(

@@ -186,9 +186,11 @@ class Library:
             return self._client
         # Under the lock: a cold burst of threads would each spend a tenth of a second on the same thing.
         with self._lock:
-            if self._client is None:
-                self._client = seam.client("httpx", "Client", self._engine, timeout=_TIMEOUT)
-            return self._client
+            client: httpx.Client = self._client or seam.client(
+                "httpx", "Client", self._engine, timeout=_TIMEOUT
+            )
+            self._client = client
+            return client
 
     def _async(self) -> httpx.AsyncClient:
         home = current_home().identity

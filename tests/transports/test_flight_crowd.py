@@ -7,18 +7,8 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from flight_lab import (
-    JSON_FRAMES,
-    PATIENCE,
-    Answer,
-    Bench,
-    Fail,
-    Gate,
-    Provider,
-    bench_for,
-    json_answer,
-    stream_answer,
-)
+from flight_lab import Bench, bench_for
+from flight_provider import JSON_FRAMES, PATIENCE, Answer, Fail, Gate, Provider, json_answer, stream_answer
 from transport_lab import CHAT_FRAMES, WAYS
 
 from underlay import Runtime

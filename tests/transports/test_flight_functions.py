@@ -6,7 +6,8 @@ import threading
 from typing import Any
 
 import pytest
-from flight_lab import Bench, Gate, bench_for, run_now
+from flight_lab import Bench, bench_for
+from flight_provider import Gate, run_now
 
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'httpx._client:ResourceWarning")
 

@@ -8,7 +8,8 @@ import weakref
 from typing import Any
 
 import pytest
-from flight_lab import Bench, Gate, bench_for, json_answer, stream_answer
+from flight_lab import Bench, bench_for
+from flight_provider import Gate, json_answer, stream_answer
 from transport_lab import CHAT_FRAMES, WAYS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'httpx._client:ResourceWarning")

@@ -4,10 +4,12 @@ inside transports, a fork."""
 from __future__ import annotations
 
 import os
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from flight_lab import HEADERS, JSON_FRAMES, Bench, Fail, Gate, bench_for, json_answer, stream_answer
+from flight_lab import HEADERS, Bench, bench_for
+from flight_provider import JSON_FRAMES, Fail, Gate, json_answer, stream_answer
 from transport_lab import CHAT_ASK, CHAT_FRAMES, CHAT_URL, WAYS
 
 from underlay.telemetry.events import CircuitRefused, Coalesced
@@ -147,6 +149,32 @@ def test_a_transport_inside_a_transport_is_one_flight(bench: Bench) -> None:
     bench.run(scenario)
     assert [caller.body for caller in bench.callers] == [WHOLE] * 2
     bench.check(upstream=1)
+
+
+def test_a_pull_for_all_runs_in_the_context_of_a_reader(bench: Bench) -> None:
+    """An app's transport that looks into its context variables as a body is read finds there what the caller set, in
+    a task of the flight too."""
+    word: ContextVar[str] = ContextVar("word", default="nothing")
+    seen: list[str] = []
+
+    async def scenario() -> None:
+        client = bench.serve([stream_answer(*ALL)])
+        plain = bench.provider.step
+
+        async def look(step: Any, module: Any, request: Any) -> bytes | None:
+            seen.append(word.get())
+            return await plain(step, module, request)
+
+        bench.provider.step = look  # type: ignore[method-assign]
+        word.set("the caller's")
+        pair = [bench.frames(await bench.open(client)) for _ in range(2)]
+        for frame in ALL:
+            assert [await frames.next() for frames in pair] == [frame, frame]
+        assert [await frames.next() for frames in pair] == [None, None]
+
+    bench.run(scenario)
+    bench.check(upstream=1)
+    assert set(seen) == {"the caller's"}
 
 
 def test_a_body_that_is_asked_for_as_it_is_read_is_one_flight(bench: Bench) -> None:

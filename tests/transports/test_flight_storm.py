@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from flight_lab import Answer, Bench, Caller, Fail, Provider, _local, bench_for
+from flight_lab import Bench, Caller, bench_for
+from flight_provider import Answer, Fail, Provider, local
 from transport_lab import CHAT_CHUNKS, JSON_TYPE, SSE_TYPE, chunks, dumped
 
 from underlay.telemetry.events import CallEnded
@@ -86,7 +87,7 @@ class Storm(Provider):
         """Let others run; a thread that was interrupted meanwhile is told here."""
         for _ in range(at.pauses.randint(0, 3)):
             await self.bench.yield_()
-            caller = getattr(_local, "caller", None)
+            caller = getattr(local, "caller", None)
             if caller is not None and caller.interrupted:
                 caller.interrupted = False
                 raise KeyboardInterrupt
@@ -203,8 +204,9 @@ def test_a_storm_of_cancellations_hurts_nobody_else(way: str, monkeypatch: pytes
 
     bench.run(scenario)
     found = judge(bench, plans)
-    print(way, dict(found.outcomes), dict(found.struck), "requests", provider.requests)
     assert found.wrong == []
+    given_up = {"asyncio": "CancelledError", "trio": "Cancelled", "sync": "KeyboardInterrupt"}[bench.mode]
+    assert min(found.struck[f"cancel: {given_up}"], found.struck["timeout: ReadTimeout"]) > 10
     assert provider.broken == []
     assert provider.opened == provider.closed
     flights, store = bench.runtime.engine.state.flights, bench.runtime.engine.state.store
@@ -212,6 +214,6 @@ def test_a_storm_of_cancellations_hurts_nobody_else(way: str, monkeypatch: pytes
     assert bench.faults == {}
     assert bench.clock.waiting == 0
     answers = {tuple(at.frames) for at in plans if at.kind in ("stream", "json")}
-    assert {frames for frames in bench.stored()} <= answers
+    assert set(bench.stored()) <= answers
     assert all(len(call.of(CallEnded)) == 1 for call in bench.recorder.calls)
     assert len(bench.attempts()) == provider.requests

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flight_lab import JSON_FRAMES, Bench, Fail, Gate, bench_for, json_answer, stream_answer
+from flight_lab import Bench, bench_for
+from flight_provider import JSON_FRAMES, Fail, Gate, json_answer, stream_answer
 from transport_lab import CHAT_FRAMES, WAYS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'httpx._client:ResourceWarning")
@@ -69,6 +70,7 @@ def test_a_followers_own_read_timeout(bench: Bench, waits_for: str) -> None:
         await passing(bench, 0.2)
         await bench.until(lambda: brief.done)
         assert brief.outcome == "ReadTimeout"
+        assert brief.error.__cause__ is None  # type: ignore[union-attr]
         assert type(brief.error).__module__ == bench.family
         assert brief.error.request.url.host == "api.openai.com"  # type: ignore[union-attr]
         for gate in (head, first, second):

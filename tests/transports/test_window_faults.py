@@ -72,7 +72,8 @@ def own(inputs: object) -> Any:
 def run(lab: WindowLab) -> list[Any]:
     """A window of three, and what its callers were given."""
     lab.setup(llm_batch={"linger": "fixed", "max_batch_size": 3})
-    calls = lab.ask_all(lab.client(), [embedding(inputs) for inputs in INPUTS])
+    headers = {"underlay-deadline": "60"}
+    calls = lab.ask_all(lab.client(), [embedding(inputs) for inputs in INPUTS], headers=headers)
     lab.provider.release()
     lab.advance(0.05)
     lab.advance(60)
@@ -90,8 +91,15 @@ def test_a_fault_costs_no_answer(crowd: WindowLab, where: str, monkeypatch: pyte
     assert given == [own(inputs) for inputs in INPUTS]
     assert len(crowd.sent) == requests
     assert sum(crowd.faults.values()) >= 1
-    asked = [held.body["input"] for held in crowd.sent if len(held.inputs) != 4]
-    assert len({str(inputs) for inputs in asked}) == len(asked)  # nobody is sent twice by itself
+    alone = [held.received for held in crowd.sent if len(held.inputs) != 4]
+    assert len({received.body for received in alone}) == len(alone)  # nobody is sent twice by itself
+    assert "underlay-deadline" not in {name for held in crowd.sent for name in held.headers}
+    crowd.provider.seen.clear()
+    bare = crowd.bare(crowd.provider.transport(crowd.family, crowd.kind))
+    crowd.ask_all(bare, [embedding(inputs) for inputs in INPUTS])
+    assert {each.body: each.headers for each in alone}.items() <= {
+        held.received.body: held.received.headers for held in crowd.sent
+    }.items()
     if where == "Windows.resolve":
         crowd.setup()  # its lane waits for an end that never came
 

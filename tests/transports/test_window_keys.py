@@ -60,6 +60,27 @@ def test_what_differs_never_shares_a_request(crowd: WindowLab, difference: str) 
     assert {dispatch.started.trigger for dispatch in crowd.recorder.dispatches} == {BatchTrigger.TIME}
 
 
+def test_a_namespace_shares_answers_and_no_requests(crowd: WindowLab) -> None:
+    """Where a namespace stands for several credentials, each is still asked with its own alone: nobody's inputs
+    are sent, and paid, by another."""
+    crowd.setup(
+        llm_batch={"linger": "fixed", "max_batch_size": 2},
+        llm_cache={"namespace": "team"},
+        coalesce={"mode": "off"},
+    )
+    client = crowd.client()
+    for number, key in enumerate(("Bearer one", "Bearer two") * 2):
+        crowd.ask(client, embedding(f"{number}"), headers={"authorization": key})
+    assert [(held.headers["authorization"], held.inputs) for held in crowd.sent] == [
+        ("Bearer one", ["0", "2"]),
+        ("Bearer two", ["1", "3"]),
+    ]
+    crowd.provider.release()
+    hit = crowd.ask(client, embedding("0"), headers={"authorization": "Bearer two"})
+    assert hit.result().headers["cache-status"]
+    assert len(crowd.sent) == 2
+
+
 @pytest.mark.parametrize("part", ["connect", "read", "write", "pool"])
 def test_a_timeout_that_differs_keeps_calls_apart(crowd: WindowLab, part: str) -> None:
     """Each of the four timeouts is in the key: nobody waits by another's patience."""

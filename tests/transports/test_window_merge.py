@@ -211,3 +211,43 @@ def test_money_and_tokens_are_each_members_own(crowd: WindowLab) -> None:
     (stats,) = crowd.runtime.stats().values()
     assert (stats.calls, sum(stats.upstream.values()), stats.tokens["input"]) == (3, 1, 4)
     assert isinstance(crowd.recorder.calls[0].of(AttemptEnded)[0], AttemptEnded)
+
+
+ODD: dict[str, bytes] = {
+    "an empty text": b'{"model":"m","input":""}',
+    "an empty list": b'{"model":"m","input":[]}',
+    "an empty text in a list": b'{"model":"m","input":["a",""]}',
+    "no input": b'{"model":"m"}',
+    "null": b'{"model":"m","input":null}',
+    "a number": b'{"model":"m","input":7}',
+    "kinds mixed": b'{"model":"m","input":["a",[1]]}',
+    "fractions": b'{"model":"m","input":[1.5]}',
+    "a field twice": b'{"model":"m","input":"a","input":"b"}',
+    "UTF-16": '{"model":"m","input":"a"}'.encode("utf-16"),
+    "a byte order mark": b'\xef\xbb\xbf{"model":"m","input":"a"}',
+    "half a character": b'{"model":"m","input":"\\ud83d"}',
+    "a list": b'["model","input"]',
+    "no JSON": b'{"model":"m","input":"a"',
+}
+
+
+@pytest.mark.parametrize("odd", list(ODD))
+def test_an_odd_request_spoils_nobodys_window(crowd: WindowLab, odd: str) -> None:
+    """Whatever a caller sends leaves byte for byte, alone or with its own kind, and the others have their
+    answers."""
+    crowd.windows(linger="fixed", max_batch_size=4)
+    crowd.provider.holds = False
+    crowd.provider.answer = lambda received: (
+        answer(received) if b'"z' in received.body else Scripted(200, JSON_TYPE, [received.body])
+    )
+    client = crowd.client()
+    before = crowd.ask_all(client, [b'{"model":"m","input":"z1"}', b'{"model":"m","input":"z2"}'])
+    call = crowd.ask(client, ODD[odd])
+    crowd.advance(0.05)
+    assert [len(each.result().json()["data"]) for each in before] == [1, 1]
+    if not call.done:
+        crowd.advance(0.05)
+    mine = [held.received.body for held in crowd.sent if b'"z' not in held.received.body]
+    merged = [held for held in crowd.sent if b'"z' in held.received.body and len(held.inputs) == 3]
+    assert mine == [ODD[odd]] or len(merged) == 1
+    assert call.done

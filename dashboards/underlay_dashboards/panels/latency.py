@@ -98,7 +98,7 @@ def batch_against_individual(dialect: Dialect) -> Graph:
             Query(
                 s.quantile(
                     0.95, m.CALL_DURATION, PROVIDER_ANSWERED, s.Is(a.BATCH_MODE, together),
-                    by=(a.BATCH_MODE,), dialect=dialect,
+                    by=(a.BATCH_MODE,), bursts=True, dialect=dialect,
                 ),
                 s.legend(a.BATCH_MODE),
             ),

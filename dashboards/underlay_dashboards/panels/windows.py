@@ -27,7 +27,7 @@ __all__ = [
 MODE_COLORS: dict[str, str] = {
     BatchMode.ALONE: "blue",
     BatchMode.MERGED: "purple",
-    BatchMode.RELEASED: "light-purple",
+    BatchMode.RELEASED: "yellow",
 }
 TRIGGER_COLORS: dict[str, str] = {
     BatchTrigger.SIZE: "green",
@@ -120,7 +120,7 @@ def coalesce_wait(dialect: Dialect) -> Graph:
         "the call that was sent, so that it waits no longer than that one. Each dot is one call: click it "
         "to open its trace.",
         [
-            Query(s.quantile(q, m.COALESCE_WAIT, dialect=dialect), name, exemplar=q == 0.95)
+            Query(s.quantile(q, m.COALESCE_WAIT, bursts=True, dialect=dialect), name, exemplar=q == 0.95)
             for q, name in _WAITS[:2]
         ],
         s.unit(m.COALESCE_WAIT),
@@ -188,8 +188,13 @@ def window_wait(dialect: Dialect) -> Graph:
     return graph(
         "Wait in windows",
         "Time that a call waited in a window before it left: the price of leaving together, bounded by "
-        "`batch_timeout_ms`. Each dot is one call: click it to open its trace.",
-        [Query(s.quantile(q, m.BATCH_WAIT, dialect=dialect), name, exemplar=q == 0.95) for q, name in _WAITS],
+        "`batch_timeout_ms` or, while several requests are in flight, a small multiple of it. Each dot is "
+        "one call: click it to open its trace. Classic histograms are exact to their bucket only, and the "
+        "buckets are fine around 50 ms.",
+        [
+            Query(s.quantile(q, m.BATCH_WAIT, bursts=True, dialect=dialect), name, exemplar=q == 0.95)
+            for q, name in _WAITS
+        ],
         s.unit(m.BATCH_WAIT),
         colors=_WAIT_COLORS,
         empty="nothing batched",

@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING
 
 from underlay.core.batching import Member, Rule
+from underlay.core.key import scope_of, sort_headers
 from underlay.pipeline.fill import filled
 from underlay.pipeline.flow import PROCEED, Wait
 from underlay.pipeline.merge import batched, dispatch, resolved, told
@@ -67,8 +68,17 @@ async def queue(flow: Flow) -> Step:
 def _key(flow: Flow) -> Hashable:
     asked, ports = flow.asked, flow.ports
     if asked.window:
-        return (ports.home, asked.window, ports.timeouts)
+        return (ports.home, asked.window, ports.timeouts, _payer(flow))
     return (ports.home, asked.circuit, asked.ask.operation)
+
+
+def _payer(flow: Flow) -> bytes:
+    """Whose credential a merged request would leave with. A namespace shares answers between credentials, and
+    never what is asked with them."""
+    settings, secret = flow.engine.settings.llm_cache, flow.engine.secret
+    if settings.namespace is None:
+        return b""  # in the window's key already
+    return scope_of(secret, sort_headers(flow.exchange.headers).credentials, None)
 
 
 def _rule(flow: Flow) -> Rule:

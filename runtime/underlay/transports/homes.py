@@ -7,7 +7,6 @@ import math
 import sys
 from contextlib import suppress
 from contextvars import copy_context
-from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -131,7 +130,7 @@ class AsyncioHome:
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
         # Not at once: a task that is cancelled before its first step never enters what it was to run.
-        return partial(self.identity.call_soon, task.cancel)
+        return lambda: self.identity.call_soon(task.cancel)
 
     def cancelled(self, error: BaseException) -> bool:
         import asyncio
