@@ -24,7 +24,7 @@ from benchmarks.worlds import WORLDS
 
 _PARAMETERS = ("parts", "quick", "rounds", "burst_ms", "runs", "seed", "clients", "worlds")
 _QUICK = {"rounds": 5, "burst_ms": 10, "runs": 3, "clients": ["openai", "httpx2"]}
-_FULL = {"rounds": 21, "burst_ms": 25, "runs": 11, "clients": list(CLIENTS)}
+_FULL = {"rounds": 13, "burst_ms": 20, "runs": 7, "clients": list(CLIENTS)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

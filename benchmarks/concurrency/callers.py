@@ -25,8 +25,7 @@ __all__ = ["MODES", "Callers", "Job", "Seen", "Turn", "fresh", "sdk"]
 
 MODES = ("asyncio", "threads")
 
-# The SDK's own limits; idle connections are given up before the simulator closes them (5 s).
-_LIMITS = httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=2.0)
+_KEPT = 100  # idle connections, as the SDK keeps them
 _QUESTION = "What is the capital of France, on which river does it lie, and how many people live there?"
 _asked = itertools.count()
 
@@ -36,9 +35,17 @@ def fresh() -> str:
     return f"{_QUESTION} ({next(_asked)})"
 
 
-def sdk(mode: str, base_url: str, *, runtime: Runtime | None = None, inner: Any = None) -> Any:
+def sdk(
+    mode: str, base_url: str, *, runtime: Runtime | None = None, inner: Any = None, callers: int = 1
+) -> Any:
     """An SDK client; with `runtime` it goes through underlay. `inner` takes the network's place under either,
-    where it is given."""
+    where it is given.
+
+    More `callers` than idle connections are kept for open theirs anew: a client that is busy for seconds
+    would write into connections that the provider has closed meanwhile.
+    """
+    kept = _KEPT if callers <= _KEPT else 0
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=0.5)
     transport, tasks = inner, mode == "asyncio"
     if runtime is not None and inner is not None:
         transport = (runtime.async_httpx2_transport if tasks else runtime.httpx2_transport)(inner)
@@ -49,7 +56,7 @@ def sdk(mode: str, base_url: str, *, runtime: Runtime | None = None, inner: Any 
     return make(
         api_key="sk-bench",
         base_url=f"{base_url}/v1",
-        http_client=http(transport=transport, timeout=600.0, trust_env=False, limits=_LIMITS),
+        http_client=http(transport=transport, timeout=600.0, trust_env=False, limits=limits),
         max_retries=0,
     )
 
@@ -111,6 +118,9 @@ class Callers:
             else:
                 client.close()
         if self._loop is not None:
+            gc.collect()  # streams leave generators that the loop ends
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(asyncio.sleep(0))
             self._loop.close()
 
 
@@ -120,8 +130,13 @@ def _since(began: float) -> Callable[[], float]:
 
 async def _gathered(job: Job, client: Any, questions: Sequence[Any]) -> Turn:
     since = _since(time.perf_counter())
-    seen = await asyncio.gather(*(job(client, question, since) for question in questions))
-    return Turn(seen, since())
+    calls = [job(client, question, since) for question in questions]
+    seen: list[Seen | BaseException] = await asyncio.gather(*calls, return_exceptions=True)
+    wall, answered = since(), [one for one in seen if isinstance(one, Seen)]
+    for one in seen:
+        if isinstance(one, BaseException):
+            raise one
+    return Turn(answered, wall)
 
 
 async def _in_turn(job: Job, client: Any, questions: Sequence[Any]) -> Turn:
@@ -132,12 +147,16 @@ async def _in_turn(job: Job, client: Any, questions: Sequence[Any]) -> Turn:
 
 def _threaded(job: Job, client: Any, questions: Sequence[Any]) -> Turn:
     seen: list[Seen | None] = [None] * len(questions)
+    failed: list[Exception] = []
     began = [0.0]
     gate = threading.Barrier(len(questions) + 1, action=lambda: began.__setitem__(0, time.perf_counter()))
 
     def run(place: int) -> None:
         gate.wait()
-        seen[place] = job(client, questions[place], _since(began[0]))
+        try:
+            seen[place] = job(client, questions[place], _since(began[0]))
+        except Exception as error:
+            failed.append(error)
 
     threads = [threading.Thread(target=run, args=(place,), daemon=True) for place in range(len(questions))]
     for thread in threads:
@@ -146,10 +165,9 @@ def _threaded(job: Job, client: Any, questions: Sequence[Any]) -> Turn:
     for thread in threads:
         thread.join()
     wall = time.perf_counter() - began[0]
-    answered = [one for one in seen if one is not None]
-    if len(answered) < len(questions):
-        raise RuntimeError("a caller failed: see its message above")
-    return Turn(answered, wall)
+    if failed:
+        raise failed[0]
+    return Turn([one for one in seen if one is not None], wall)
 
 
 def _messages(question: str) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -22,6 +23,7 @@ __all__ = ["CASES", "QUICK_CASES", "SETTINGS", "Case", "Ratio", "loads", "percen
 
 EMBEDDING_SECONDS, CHAT_SECONDS = 0.3, 0.2
 _TOKENS_PER_SECOND = 80.0  # of streams: 16 to 64 tokens
+_OPENING = 100  # callers of the round that is not counted
 _ALONE = 3  # calls of a round that are made one by one; the time of more is their multiple
 
 # Without it a loopback address is a server that nobody knows: 32 inputs a request instead of OpenAI's 2,048.
@@ -66,23 +68,41 @@ class Ratio:
         return within and (self.requests is None or self.upstream[0] <= self.requests)
 
 
-def _cases(rounds: dict[str, dict[int, int]]) -> list[Case]:
+def _cases(rounds: dict[str, dict[str, dict[int, int]]]) -> list[Case]:
     return [
-        Case(kind, mode, callers, rounds[mode][callers])
-        for mode in MODES
-        for kind, more in (("embedding", True), ("chat", False), ("same-chat", False), ("same-stream", False))
-        for callers in rounds[mode]
-        if more or callers != 500
+        Case(kind, mode, callers, count)
+        for mode, kinds in rounds.items()
+        for kind, loads in kinds.items()
+        for callers, count in loads.items()
     ]
 
 
+_SAME = {
+    1: 2,
+    10: 2,
+    100: 3,
+    1000: 1,
+}  # what counts here is the number of requests, which is the same each time
 CASES = _cases(
     {
-        "asyncio": {1: 11, 10: 11, 100: 11, 500: 7, 1000: 5},
-        "threads": {1: 5, 10: 5, 100: 5, 500: 3, 1000: 3},
+        "asyncio": {
+            "embedding": {1: 3, 10: 5, 100: 5, 500: 5, 1000: 2},
+            "chat": {1: 7, 10: 9, 100: 9, 1000: 4},
+            "same-chat": _SAME,
+            "same-stream": _SAME,
+        },
+        "threads": {
+            "embedding": {1: 3, 10: 3, 100: 3, 500: 3, 1000: 1},
+            "chat": {1: 5, 10: 5, 100: 5, 1000: 2},
+            "same-chat": _SAME,
+            "same-stream": _SAME,
+        },
     }
 )
-QUICK_CASES = _cases({mode: {1: 2, 10: 2, 100: 2} for mode in MODES})
+_FEW = {1: 1, 10: 1, 100: 1}
+QUICK_CASES = _cases(
+    {mode: dict.fromkeys(("embedding", "chat", "same-chat", "same-stream"), _FEW) for mode in MODES}
+)
 
 
 def loads(cases: Iterable[Case], *, seed: int, step: Callable[[], None]) -> list[Ratio]:
@@ -104,19 +124,20 @@ def loads(cases: Iterable[Case], *, seed: int, step: Callable[[], None]) -> list
 def _run(case: Case, given: Provider, draw: random.Random, step: Callable[[], None]) -> list[Ratio]:
     runtime = Runtime(SETTINGS)
     callers = Callers(case.mode)
-    clients = {"bare": sdk(case.mode, given.url), "underlay": sdk(case.mode, given.url, runtime=runtime)}
+    make = partial(sdk, case.mode, given.url, callers=case.callers)
+    clients = {"bare": make(), "underlay": make(runtime=runtime)}
     if case.kind == "embedding":
-        clients["instant"] = sdk(case.mode, given.url, inner=_instant(given, case.mode))
+        clients["instant"] = make(inner=_instant(given, case.mode))
     turns: dict[str, list[Turn]] = defaultdict(list)
     upstream: dict[str, int] = defaultdict(int)
     names = [*clients, *(("by hand", "one by one") if case.kind == "embedding" else ())]
     try:
         for place in range(case.rounds + 1):
-            texts = _texts(case)
+            texts = _texts(case)[: None if place else _OPENING]
             for name in draw.sample(names, len(names)):
                 before = given.requests()
                 turn = _turn(case, callers, clients, name, texts)
-                if place:  # the first round opens the connections
+                if place:  # the first round, a smaller one, opens connections
                     turns[name].append(turn)
                     upstream[name] = max(upstream[name], given.requests() - before)
             step()

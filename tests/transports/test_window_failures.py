@@ -15,7 +15,7 @@ from window_provider import answer, refusal
 
 from underlay.providers._merge import ListMerger
 from underlay.telemetry.attributes import Stage
-from underlay.telemetry.events import CallEnded, CircuitRefused
+from underlay.telemetry.events import Batched, CallEnded, CircuitRefused
 from underlay.testing import Received, Scripted
 
 INPUTS: list[Any] = ["a", ["b", "c"], "d"]
@@ -75,6 +75,7 @@ def test_a_transport_error_is_everybodys(crowd: WindowLab, name: str, failures: 
     assert len({id(each.request) for each in errors}) == 3
     assert [json.loads(each.request.content)["input"] for each in errors] == INPUTS
     assert (len(crowd.sent), upstream(crowd), circuit(crowd)) == (1, 1, (0, failures, 1 - failures))
+    assert [len(call.of(Batched)) for call in crowd.recorder.calls] == [1, 1, 1]
     ended = [call.of(CallEnded)[0] for call in crowd.recorder.calls]
     assert [(each.ending, each.error_type, each.batch_mode) for each in ended] == [
         ("failed", name, "merged")

@@ -91,6 +91,10 @@ def test_a_fault_costs_no_answer(crowd: WindowLab, where: str, monkeypatch: pyte
     assert given == [own(inputs) for inputs in INPUTS]
     assert len(crowd.sent) == requests
     assert sum(crowd.faults.values()) >= 1
+    if requests == BOOKS:
+        assert (
+            len(crowd.attempts()) == 3
+        )  # told as ended, and the permit is given back, whatever is known of it
     alone = [held.received for held in crowd.sent if len(held.inputs) != 4]
     assert len({received.body for received in alone}) == len(alone)  # nobody is sent twice by itself
     assert "underlay-deadline" not in {name for held in crowd.sent for name in held.headers}

@@ -142,8 +142,11 @@ def test_clients_of_both_families_share_a_request(crowd: WindowLab) -> None:
             assert [type(call.result()) for call in calls] == [crowd.module.Response, module.Response]
 
 
-def test_homes_never_share_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread, an asyncio loop and a trio run with the same runtime: three requests."""
+@pytest.mark.parametrize(
+    "ask", [{"body": embedding("a")}, {"body": CHAT_ASK, "url": CHAT_URL}], ids=["merged", "released"]
+)
+def test_homes_never_share_a_window(monkeypatch: pytest.MonkeyPatch, ask: dict[str, Any]) -> None:
+    """A thread, an asyncio loop and a trio run with the same runtime: three windows."""
     labs = [WindowLab(f"{mode}-httpx", monkeypatch) for mode in ("sync", "asyncio", "trio")]
     runtime = labs[0].windows(linger="fixed", max_batch_size=2).runtime
     for lab in labs[1:]:
@@ -151,7 +154,7 @@ def test_homes_never_share_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
     with labs[0].running(), labs[1].running(), labs[2].running():
         for lab in labs:
             lab.provider.holds = False
-            lab.ask(lab.client(), embedding("a"))
+            lab.ask(lab.client(), **ask)
         assert [len(lab.sent) for lab in labs] == [0, 0, 0]
         labs[0].clock.advance(0.05)
         for lab in labs:
@@ -176,13 +179,13 @@ def test_loops_never_share_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_models_and_operations_of_released_calls_never_share(crowd: WindowLab) -> None:
-    """Chat of two models, and embeddings, are three windows; the credential and the body do not matter where
-    nothing is merged."""
+    """Chat of two models, and embeddings of one of them that cannot be merged, are three windows; the credential
+    and the body do not matter where nothing is merged."""
     crowd.windows(linger="fixed", max_batch_size=2)
     client = crowd.client()
     crowd.ask(client, {**CHAT_ASK, "model": "gpt-4o"}, url=CHAT_URL)
     crowd.ask(client, {**CHAT_ASK, "model": "gpt-4o-mini"}, url=CHAT_URL)
-    crowd.ask(client, embedding("a"))
+    crowd.ask(client, embedding("a", model="gpt-4o", late_chunking=True))
     assert crowd.sent == []
     crowd.ask(
         client,

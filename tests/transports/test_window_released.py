@@ -218,3 +218,31 @@ def test_answers_are_told_apart_by_their_own_request(crowd: WindowLab) -> None:
     assert [call.result().json()["messages"][0]["content"] for call in calls] == [
         str(number) for number in range(100)
     ]
+
+
+@pytest.mark.parametrize("linger", ["adaptive", "learned"])
+def test_only_fixed_holds_what_cannot_be_merged(crowd: WindowLab, linger: str) -> None:
+    """Under the other lingers chat leaves at once, however many calls are in flight."""
+    crowd.windows(linger=linger)
+    crowd.ask_all(crowd.client(), [chat(letter) for letter in "abc"], url=CHAT_URL)
+    assert prompts(crowd) == ["a", "b", "c"]
+    crowd.provider.release()
+    assert crowd.recorder.dispatches == []
+    assert crowd.runtime.engine.state.windows._lanes == {}
+
+
+@pytest.mark.parametrize(("deadline", "waits"), [("1.07", True), ("1.03", False)])
+def test_the_latency_of_released_calls_is_learned_without_their_wait(
+    crowd: WindowLab, deadline: str, waits: bool
+) -> None:
+    """After answers that took a second, a call with time for that and for the linger waits; with less it does
+    not."""
+    crowd.windows(linger="fixed")
+    client = crowd.client()
+    crowd.ask_all(client, [chat("a"), chat("b")], url=CHAT_URL)
+    crowd.advance(0.05)
+    crowd.clock.advance(1)
+    crowd.provider.release()
+    crowd.ask(client, chat("c"), url=CHAT_URL, headers={"underlay-deadline": deadline})
+    assert len(crowd.sent) == (2 if waits else 3)
+    crowd.advance(0.05)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,6 +94,20 @@ def test_an_answer_that_is_too_large_is_given_and_not_stored(crowd: WindowLab) -
     assert crowd.runtime.cache.size == 2
     reasons = [event.store_reason for call in crowd.recorder.calls for event in call.of(AttemptEnded)]
     assert reasons == ["", "too_large", ""]
+
+
+def test_windows_over_a_store_that_is_shared(crowd: WindowLab, tmp_path: Path) -> None:
+    """With a SQLite file every member's answer is stored and found again, and a list is filled from it."""
+    crowd.setup(llm_batch=FIXED, llm_cache={"store": f"sqlite:///{tmp_path}/answers.db"})
+    client = crowd.client()
+    for _ in range(2):
+        calls = crowd.ask_all(client, [embedding(inputs) for inputs in INPUTS])
+        crowd.provider.release()
+        assert [call.result().json() for call in calls] == [own(inputs) for inputs in INPUTS]
+    filled = crowd.ask(client, embedding(["a", "z", "d"]))
+    assert filled.result().json() == own(["a", "z", "d"])
+    assert [held.inputs for held in crowd.sent] == [["a", "b", "c", "d"], ["z"]]
+    crowd.runtime.close()
 
 
 # Coalescing

@@ -8,12 +8,12 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from queue import SimpleQueue
 from typing import Any
 
 import pytest
 import trio
 from transport_lab import KEY, Lab
+from window_loops import PATIENCE, AsyncioLoop, Loop, TrioLoop
 from window_provider import EMBEDDINGS_URL, Held, Provider
 
 from underlay import Runtime
@@ -22,7 +22,6 @@ from underlay.transports.homes import AsyncioHome, Threads, TrioHome
 
 __all__ = ["Running", "WindowLab", "embedding"]
 
-PATIENCE = 10.0  # seconds until a test that hangs fails
 _running: ContextVar[Running | None] = ContextVar("running", default=None)
 
 
@@ -64,7 +63,7 @@ class WindowLab(Lab):
         self.changed = threading.Condition()
         self._blocked: dict[int, tuple[object, Running | None]] = {}
         self._woken: dict[int, object] = {}
-        self._loop: _Loop | None = None
+        self._loop: Loop | None = None
         self._threads: list[threading.Thread] = []
         for home in (Threads, AsyncioHome, TrioHome):
             self._watch(home, monkeypatch)
@@ -88,7 +87,7 @@ class WindowLab(Lab):
     def running(self) -> Iterator[WindowLab]:
         """While inside, calls can be made. At the end all must have ended, and nothing may be left."""
         if self.kind == "async":
-            self._loop = (_AsyncioLoop if self.mode == "asyncio" else _TrioLoop)()
+            self._loop = (AsyncioLoop if self.mode == "asyncio" else TrioLoop)()
         try:
             yield self
             self.settle()
@@ -203,6 +202,12 @@ class WindowLab(Lab):
             if not self.changed.wait_for(still, PATIENCE):
                 raise AssertionError(f"neither ended nor waiting: {[c for c in self.calls if not c.done]}")
 
+    def join(self) -> None:
+        """Return when every call has ended: where the clock is the system's, time goes on by itself."""
+        with self.changed:
+            if not self.changed.wait_for(lambda: all(call.done for call in self.calls), PATIENCE):
+                raise AssertionError(f"not ended: {[call for call in self.calls if not call.done]}")
+
     # What calls wait for
 
     def _watch(self, home: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,91 +278,3 @@ def _by_hand(work: Any) -> None:
     except StopIteration:
         return
     raise AssertionError("a synchronous call suspended")
-
-
-class _Loop:
-    """An event loop in a thread of its own."""
-
-    def __init__(self) -> None:
-        ready: SimpleQueue[None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
-        self._thread.start()
-        ready.get(timeout=PATIENCE)
-
-    def _run(self, ready: SimpleQueue[None]) -> None:
-        raise NotImplementedError
-
-    def soon(self, work: Callable[[], object]) -> None:
-        raise NotImplementedError
-
-    def start(self, call: Running, work: Callable[[], Awaitable[None]]) -> None:
-        raise NotImplementedError
-
-    def stop(self, clients: Iterable[Any]) -> None:
-        self._clients = list(clients)
-        self.soon(lambda: self._end())
-        self._thread.join(PATIENCE)
-        assert not self._thread.is_alive(), "the event loop does not end"
-
-    def _end(self) -> None:
-        raise NotImplementedError
-
-
-class _AsyncioLoop(_Loop):
-    def _run(self, ready: SimpleQueue[None]) -> None:
-        async def main() -> None:
-            self._loop = asyncio.get_running_loop()
-            self._over = asyncio.Event()
-            self._tasks: set[asyncio.Task[None]] = set()
-            ready.put(None)
-            await self._over.wait()
-            for client in self._clients:
-                await client.aclose()
-
-        asyncio.run(main())
-
-    def soon(self, work: Callable[[], object]) -> None:
-        self._loop.call_soon_threadsafe(work)
-
-    def start(self, call: Running, work: Callable[[], Awaitable[None]]) -> None:
-        def begin() -> None:
-            task = self._loop.create_task(work())  # type: ignore[arg-type]
-            call.cancel = task.cancel
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-        self.soon(begin)
-
-    def _end(self) -> None:
-        self._over.set()
-
-
-class _TrioLoop(_Loop):
-    def _run(self, ready: SimpleQueue[None]) -> None:
-        async def main() -> None:
-            self._token = trio.lowlevel.current_trio_token()
-            self._over = trio.Event()
-            async with trio.open_nursery() as self._nursery:
-                ready.put(None)
-                await self._over.wait()
-                for client in self._clients:
-                    await client.aclose()
-                self._nursery.cancel_scope.cancel()
-
-        trio.run(main)
-
-    def soon(self, work: Callable[[], object]) -> None:
-        self._token.run_sync_soon(work)
-
-    def start(self, call: Running, work: Callable[[], Awaitable[None]]) -> None:
-        scope = trio.CancelScope()
-        call.cancel = scope.cancel
-
-        async def scoped() -> None:
-            with scope:
-                await work()
-
-        self.soon(lambda: self._nursery.start_soon(scoped))
-
-    def _end(self) -> None:
-        self._over.set()

@@ -74,7 +74,8 @@ async def _enter(flow: Flow) -> Step | None:
         lead, mine = flights.enter(flow.asked.key, ports, flow.call.watched)
         if mine:
             flow.lead = lead
-            _leading.set((*_ancestors(), ref(lead)))
+            if flow.asked.dialect.family == "function":
+                _leading.set((*_ancestors(), ref(lead)))
             # An answer may have landed between the look into the store and this.
             return await _landed(flow)
         if any(known() is lead for known in _ancestors()):
@@ -85,8 +86,8 @@ async def _enter(flow: Flow) -> Step | None:
 
 
 def _ancestors() -> list[ReferenceType[Lead]]:
-    """The leads that are being sent in this context: who asks from inside of one is part of it, and must not
-    wait for it."""
+    """The functions that lead and run in this context: who asks from inside of one is part of it, and must
+    not wait for it. What a client sends from inside of a send never comes here: the seam lets it pass."""
     return [known for known in _leading.get() if (lead := known()) is not None and lead.fate is Fate.SENDING]
 
 

@@ -35,7 +35,7 @@ BATCH_BUCKETS: tuple[float, ...] = (1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 100, 200,
 """Calls of a dispatch."""
 
 WAIT_BUCKETS: tuple[float, ...] = (
-    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.16, 0.32, 0.64, 1.28, 5.12, 20.48,
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 20.48,
 )  # fmt: skip
 """Seconds in a window: fine around the 50 ms that it stays open."""
 
