@@ -245,9 +245,11 @@ class Program:
             self.chat(MINI, f"during {n}")
             if n == 4:
                 opened = time.perf_counter()
+                # Looked at just before its recovery is due, which reads as half-open, and a whole metric
+                # interval after it opened.
+                self.open_seen = time.time() + RECOVERY
         self.admin.delete("/_sim/faults").raise_for_status()
         time.sleep(RECOVERY + 0.5)
-        self.open_seen = time.time()
         self.open_for = time.perf_counter() - opened
         for n in range(3):
             self.chat(MINI, f"after {n}")
