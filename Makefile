@@ -77,7 +77,7 @@ e2e: $(VENV)/.dev  ## prove every query of the dashboards on the real servers (b
 e2e-grafana: $(VENV)/.dev  ## put the same queries to a running Grafana (underlay stack up, with a container engine)
 	$(BIN)/python -m e2e.grafana
 
-bench: $(VENV)/.dev  ## measure what a call costs, against the bare client, in one interleaved run
+bench: $(VENV)/.dev  ## measure what a call costs and what concurrent callers gain, beside the bare client
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove what the commands above made

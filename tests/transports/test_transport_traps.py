@@ -680,3 +680,25 @@ def test_a_task_that_outlives_the_send_it_was_started_in_is_covered(family: str)
     lab.run(scenario)
     assert lab.upstream == 3
     assert len(lab.recorder.calls) == 2
+
+
+def test_a_follower_knows_what_it_saved_while_another_closes_the_books(lab: Lab) -> None:
+    """Clients that stop at the terminal event leave while somebody else still ends the body: what the answer
+    cost was said by then."""
+    lab.setup([stream_reply()], llm_cache={"enabled": False})
+
+    async def scenario() -> None:
+        client = lab.client()
+        responses = [await lab.open(client, body=ASK) for _ in range(2)]
+        readers = [lab.frames(response) for response in responses]
+        for _ in CHAT_FRAMES:
+            for frames in readers:
+                await frames.next()
+        assert reader_under(responses[1])._body.claim()  # as whoever is about to end it does
+        await lab.close(responses[1])
+        (ended,) = lab.recorder.calls[1].of(CallEnded)
+        assert (ended.result, ended.ending) == ("coalesced", "complete")
+        assert ended.saved_usage is not None
+        assert ended.saved_usd
+
+    lab.run(scenario)

@@ -112,6 +112,14 @@ class Attempt:
         """Whether a stream's terminal event was read. Of JSON nothing is known before its end."""
         return self._observer is not None and self._observer.ended
 
+    def so_far(self) -> tuple[float | None, Usage | None] | None:
+        """Cost and usage of a stream whose terminal event was read, also while somebody else still closes its
+        books."""
+        if self.spent is not None or self._observer is None or not self._observer.ended:
+            return self.spent
+        outcome = self._observer.outcome()
+        return self._engine.cost(self._asked, outcome), outcome.usage
+
     def feed(self, frame: bytes) -> None:
         """Read a frame. A fault here costs the books, never the frame."""
         if self._observer is None:

@@ -85,6 +85,14 @@ class Body:
         """Whether the terminal event of a stream was pulled: what it has to say is here."""
         return self._attempt is not None and self._attempt.terminated
 
+    def so_far(self) -> tuple[float | None, Usage | None] | None:
+        """What the provider charges for a stream that has said it, before its books are closed."""
+        try:
+            return self._attempt.so_far() if self._attempt is not None else None
+        except Exception as error:  # noqa: BLE001 never break the app
+            self._engine.faults.report(Stage.RECORD, error)
+            return None
+
     def enlist(self, ports: Ports) -> object:
         """A waiter for the next change. Called under the lock."""
         waiter = ports.waiter()
@@ -361,8 +369,8 @@ class Reader:
 
     def _end(self, ending: Ending, name: str = "") -> None:
         body, call = self._body, self._call
-        if call.result is CacheResult.COALESCED and ending is Ending.COMPLETE and body.spent is not None:
-            call.saved = body.spent
+        if call.result is CacheResult.COALESCED and ending is Ending.COMPLETE:
+            call.saved = body.spent or body.so_far() or call.saved
         call.end(ending, self._ports.now(), body.error_type or name)
 
 

@@ -149,9 +149,11 @@ class Windows:
 
     def enter(self, seat: Seat, key: Hashable, rule: Rule, name: Name) -> None:
         """Give a call its place."""
-        now, leaving, member = seat.ports.now(), None, seat.member
+        leaving, member = None, seat.member
         member.call = seat
         with self._lock:
+            # Read here: a thread that stood at the lock would open a window that is due already.
+            now = seat.ports.now()
             lane = seat.lane = self._lane(key, rule, name)
             arrival = lane.arrive(member, now)
             seat.started = now
