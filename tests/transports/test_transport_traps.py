@@ -690,12 +690,13 @@ def test_a_follower_knows_what_it_saved_while_another_closes_the_books(lab: Lab)
     async def scenario() -> None:
         client = lab.client()
         responses = [await lab.open(client, body=ASK) for _ in range(2)]
-        readers = [lab.frames(response) for response in responses]
+        readers = [reader_under(response) for response in responses]
         for _ in CHAT_FRAMES:
-            for frames in readers:
-                await frames.next()
-        assert reader_under(responses[1])._body.claim()  # as whoever is about to end it does
+            for reader in readers:
+                await reader.read()
+        assert readers[1]._body.claim()  # as whoever is about to end it does
         await lab.close(responses[1])
+        await lab.close(responses[0])
         (ended,) = lab.recorder.calls[1].of(CallEnded)
         assert (ended.result, ended.ending) == ("coalesced", "complete")
         assert ended.saved_usage is not None
