@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from store_rigs import KINDS, Rig, entry
 
 from underlay.core.cache import Entry
+from underlay.errors import StoreError
 from underlay.stores.memory import MemoryStore
 from underlay.stores.store import KEPT_GRANTS, Held, Lease, Store, StoreCounts
 from underlay.testing import FakeClock
@@ -328,9 +329,15 @@ def test_of_many_threads_one_leads(store: Store[Entry], clock: FakeClock) -> Non
 
 
 def test_closing_twice_is_closing(store: Store[Entry]) -> None:
-    """Close may be called by whoever ends first."""
+    """Close may be called by whoever ends first; a store of files then says so, and memory has nothing to
+    close."""
     store.close()
     store.close()
+    if store.local:
+        assert store.get(b"a", 0.0) is None
+    else:
+        with pytest.raises(StoreError, match="closed"):
+            store.get(b"a", 0.0)
 
 
 def test_the_kinds_say_how_they_are_to_be_asked(rig: Rig, store: Store[Entry]) -> None:

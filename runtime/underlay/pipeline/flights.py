@@ -79,12 +79,12 @@ class Lead:
 
 
 class Flights:
-    """The leads of one process. There may be several of one key and home: those whose timeouts were too short
+    """The leads of one process, by key. There may be several of one home: those whose timeouts were too short
     for whoever came next."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._leads: dict[tuple[bytes, Hashable], list[Lead]] = {}
+        self._leads: dict[bytes, list[Lead]] = {}
         self._elsewhere: dict[bytes, list[tuple[Ports, object]]] = {}
         self.landings = 0
         """Answers that were stored since the start: whoever missed the cache before one came looks again."""
@@ -93,12 +93,14 @@ class Flights:
         """The lead of this key in the caller's home, and whether it is the caller itself: when there is none,
         or none that it may follow."""
         with self._lock:
-            leads = self._leads.setdefault((key, ports.home), [])
+            leads, home, leases = self._leads.setdefault(key, []), ports.home, True
             for lead in leads:
+                if lead.home != home:
+                    continue
                 if lead.outlasts(ports.timeouts):
                     return lead, False
-            leases = not any(lead.leases for lead in leads)
-            lead = Lead(key, ports.home, ports.timeouts, watched, leases=leases)
+                leases = leases and not lead.leases
+            lead = Lead(key, home, ports.timeouts, watched, leases=leases)
             leads.append(lead)
             return lead, True
 
@@ -107,12 +109,7 @@ class Flights:
         nobody else drives it."""
         thread = get_ident()
         with self._lock:
-            return any(
-                lead.thread == thread and lead.home != home
-                for leads in self._leads.values()
-                for lead in leads
-                if lead.key == key
-            )
+            return any(lead.thread == thread and lead.home != home for lead in self._leads.get(key, ()))
 
     def wait(self, lead: Lead, ports: Ports) -> object | None:
         """A waiter for the lead's head, or None when it is sending no more."""
@@ -160,11 +157,11 @@ class Flights:
             self._discard(lead)
 
     def _discard(self, lead: Lead) -> None:
-        leads = self._leads.get((lead.key, lead.home), [])
+        leads = self._leads.get(lead.key, [])
         if lead in leads:
             leads.remove(lead)
             if not leads:
-                del self._leads[lead.key, lead.home]
+                del self._leads[lead.key]
 
     def _remove(self, lead: Lead, *, landings: int = 0) -> None:
         with self._lock:
