@@ -17,10 +17,10 @@ Not thread-safe: the caller holds a lock. Times are seconds on a monotonic clock
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final
 
 from underlay.core.linger import Learned
+from underlay.records import record
 from underlay.telemetry.attributes import BatchTrigger
 
 __all__ = ["ALONE", "Alone", "Enter", "Lane", "Member", "Rule", "Window"]
@@ -29,7 +29,7 @@ _CROWD: Final = 2  # dispatches in flight beyond which a window waits no longer 
 _SMOOTHING: Final = 1 / 8  # weight of a new latency, as for round trips in RFC 6298, section 2
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Rule:
     """Bounds of one runtime and one kind of operation: how long a window stays open (seconds), how many
     calls it takes, and how many inputs and estimated tokens its merged request may carry. `linger` is
@@ -103,12 +103,12 @@ class Window:
         return [member for member in self.members if member.alive]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Alone:
     """Go at once, by itself. It is in flight until `Lane.ended`."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Enter:
     """The member is in `window`; a trigger there says that this arrival filled and detached it. `closed` is
     an earlier window that had to leave first because the member did not fit into it."""

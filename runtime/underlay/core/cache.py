@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 
+from underlay.records import record
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -30,7 +32,7 @@ __all__ = [
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)  # shared by every caller that it answers
 class Entry:
     """One stored answer: the exact frames that came, and what it took to make them.
 
@@ -51,7 +53,7 @@ class Entry:
     origin: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Directives:
     """What the caller's `Cache-Control` request header asks for (RFC 9111 §5.2.1). `max_age` is seconds."""
 
@@ -87,7 +89,7 @@ def _parsed(value: bytes, found: Directives) -> Directives:
     return Directives(no_store, no_cache, max_age)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Found:
     """The entry may be served. `age` and `ttl_left` are seconds."""
 
@@ -96,7 +98,7 @@ class Found:
     ttl_left: float
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Lacking:
     """Nothing may be served. `expired`: the entry outlived its time and should be removed."""
 
@@ -118,12 +120,12 @@ def plan_lookup(entry: Entry | None, now: float, directives: Directives) -> Foun
     return Found(entry, age, entry.ttl - age)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Keep:
     """The answer may be stored."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Leave:
     """The answer must not be stored; `reason` is a closed, low-cardinality word."""
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from underlay.records import record
 from underlay.telemetry.attributes import CircuitState, Verdict
 
 __all__ = ["Circuit", "Counts", "Permit", "Policy", "Refusal", "Transition"]
@@ -21,7 +22,7 @@ __all__ = ["Circuit", "Counts", "Permit", "Policy", "Refusal", "Transition"]
 _CAUSES = 8  # origins remembered for the links of a transition
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Policy:
     """Bounds of one breaker: consecutive failures that open it, seconds until a probe, successes that close
     it, seconds after which a silent probe's slot is given to another."""
@@ -32,7 +33,7 @@ class Policy:
     probe_timeout: float = 600.0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Permit:
     """Leave to make one attempt. Must be settled once; a second settlement, or one of an earlier generation,
     does nothing."""
@@ -41,7 +42,7 @@ class Permit:
     probe: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Refusal:
     """The attempt may not be made. `retry_after` is seconds until a probe may be tried."""
 
@@ -49,7 +50,7 @@ class Refusal:
     retry_after: float
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Transition:
     """The state changed; `lasted` is the seconds spent in `left`, `causes` the origins of the failures that
     led to it."""

@@ -11,22 +11,22 @@ failed stays failed, and whether an answer is whole is never read off the iterat
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Final
 
+from underlay.records import record
 from underlay.telemetry.attributes import Ending
 
 __all__ = ["WAIT", "Flight", "Frame", "LagError", "LeftError", "Over", "Pull", "ReaderError", "Wait"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Frame:
     """The next bytes for this reader."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Pull:
     """This reader must pull the next frame from upstream, now: the flight is marked as being pulled.
 
@@ -36,12 +36,12 @@ class Pull:
     shared: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Wait:
     """Somebody else is pulling: wait to be woken, then ask again."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Over:
     """Nothing comes any more. `error` is the exception that ended the body, to be raised to this reader."""
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from dataclasses import dataclass
 from functools import lru_cache
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any, Final
+
+from underlay.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -114,7 +115,7 @@ def _kind(name: bytes) -> tuple[int, bytes]:
     return kind, lower
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Headers:
     """A request's headers, sorted by what they mean to the key: `kept` (lower-case name, value) in order of
     name, `credentials` as sent, the values of `Cache-Control`, and whether control headers of ours are
@@ -200,7 +201,7 @@ def digest(
     return hashed.digest()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Body:
     """A JSON object body: its fields parsed, and each top-level field's text exactly as sent, sorted by
     name."""
@@ -209,7 +210,7 @@ class Body:
     members: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Unkeyable:
     """The body has no canonical form, so the call is neither answered from the cache nor stored. `fields` is
     what could be read."""

@@ -10,9 +10,10 @@ The rules are those of genai-prices, from which the table is generated.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final
+
+from underlay.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +77,7 @@ Amount = float | list[Any]
 tokens of the call."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Rate:
     """One price of a row, ready to be multiplied. `parts` are positions of rates whose tokens are taken out
     of this one's."""
@@ -88,7 +89,7 @@ class Rate:
     parts: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Period:
     """When prices hold: from a UTC date on, daily between two UTC times (seconds of the day), or always."""
 
@@ -106,7 +107,7 @@ class Period:
         return start <= second < end if start <= end else second >= start or second < end
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Variant:
     """Prices that replace a row's own when the answer's context has these words."""
 
@@ -115,7 +116,7 @@ class Variant:
     prices: Mapping[str, Amount]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Price:
     """A row of the table: whose it is, its prices by period (the last that holds counts, else the first), and
     its variants."""

@@ -8,9 +8,10 @@ reasoning).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from underlay.records import record
 from underlay.telemetry.events import Usage
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Billing:
     """What the price of an answer depends on beside `Usage`. None is unknown.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from underlay.records import record
 from underlay.telemetry.attributes import Stage
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["PROCEED", "Flow", "Join", "Proceed", "Reply", "Step", "Wait"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Proceed:
     """Go on to the next stage."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Reply:
     """Answer the caller. `upstream` is set when the family's own response carries the head; `reader` is None
     when even the body is to pass untouched."""
@@ -40,14 +40,14 @@ class Reply:
     upstream: Upstream | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Join:
     """Read the body that another call is fetching."""
 
     lead: Lead
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Wait:
     """Wait to be woken, or until that time on the runtime's clock, then ask the same stage again: a head to
     come, a window to close, a lead elsewhere to store its answer."""

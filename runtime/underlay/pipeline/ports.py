@@ -3,8 +3,9 @@ own."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from underlay.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Sequence
@@ -28,7 +29,7 @@ class Timeouts(NamedTuple):
 NO_TIMEOUTS: Final = Timeouts()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Exchange:
     """A request, in nobody's types. `target` is the raw path with its query; header names are as sent."""
 
@@ -50,7 +51,7 @@ class Exchange:
         return b"%b://%b%b%b" % (self.scheme, host, port, self.target)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Upstream:
     """The head of a reply that came from the provider. `raw` is what its ports need of it later, and nothing
     that leads back to a reader: only the ports look inside."""
@@ -60,7 +61,7 @@ class Upstream:
     raw: object = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Mishap:
     """What an exception of the client family means: how the body ended, what it says about the provider, and
     its short name."""

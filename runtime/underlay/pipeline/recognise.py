@@ -4,13 +4,13 @@ kept."""
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from underlay.core.cache import directives_of
 from underlay.core.key import Body, Unkeyable, body_of, digest, key_of, scope_of, sort_headers
 from underlay.pipeline.circuits import Name
+from underlay.records import record
 
 if TYPE_CHECKING:
     from underlay.core.cache import Directives
@@ -24,7 +24,7 @@ __all__ = ["Asked", "Known", "Memo", "Singles", "key_for", "recognise"]
 _MEMO_LIMIT = 4096  # requests remembered, about 300 bytes each
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Known:
     """What a request's bytes mean: found once, then remembered by their digest. `key` is empty when the
     answer may not be kept, and `uncacheable` says why. `window` is the key of all but the inputs, under which
@@ -37,7 +37,7 @@ class Known:
     window: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Asked:
     """One call of ours: its dialect, what it asks, how this caller wants the cache used, and whether control
     headers of ours must be taken off before it leaves. `host_known`: the provider's limits are known too."""

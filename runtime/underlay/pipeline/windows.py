@@ -8,11 +8,11 @@ cancelled or interrupted, the next living member sends again.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from underlay.core.batching import Enter, Lane, Member
+from underlay.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
@@ -29,7 +29,7 @@ __all__ = ["Apart", "Departure", "Failed", "Refused", "Seat", "Shares", "Waiting
 _LANES = 512  # lanes remembered; idle ones are forgotten first, and with them what they learned
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Shares:
     """A reply came: `bodies` has each member's own, in the order of the members, and their common head."""
 
@@ -38,21 +38,21 @@ class Shares:
     bodies: Sequence[bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Failed:
     """The request failed: for every member."""
 
     error: Exception
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Refused:
     """The circuit let nobody through."""
 
     refusal: Refusal
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Apart:
     """Each member sends by itself after all."""
 
@@ -132,7 +132,7 @@ class Seat:
         self.member.window = self.member.call = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Waiting:
     """The window still collects, or another member sends: wait on this, at most until then."""
 

@@ -7,13 +7,13 @@ was split looks as it would have looked alone, white space included.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Final
 
 from underlay.core.usage import usage_parts, usage_sums
 from underlay.providers._ask import integer
 from underlay.providers._spans import Edit, Span, spans, spliced, value_at
+from underlay.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ _NUMBER: Final = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9][-+.0-9eE]*')
 _BROKEN: Final = (ValueError, IndexError, KeyError, RecursionError)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _Request:
     """A body, the value that holds its inputs, and each of them; `each` is how many answers one input has."""
 
@@ -44,7 +44,7 @@ class _Request:
         return sum(_weight(self.text, span) for span in self.inputs)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _Reply:
     """A reply, its fields, the list of its answers, and each of them in the order of their positions."""
 
@@ -82,7 +82,7 @@ class _Reply:
         return spliced(self.text, 0, len(self.text), edits).encode()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ListMerger:
     """Merges requests whose body field `field` is one input or a list of them, and whose reply has an answer
     for each in its list `answers`. `times` is the body field that asks for several answers to every input,

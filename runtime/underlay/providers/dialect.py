@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
+
+from underlay.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Ask", "Dialect", "Inputs", "Merger", "Observer", "Outcome"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Inputs:
     """The inputs of a request that may leave in one upstream request with those of others.
 
@@ -28,7 +30,7 @@ class Inputs:
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Ask:
     """What one request body asks for, in neutral terms.
 
@@ -46,7 +48,7 @@ class Ask:
     inputs: Inputs | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Outcome:
     """What an answer's body turned out to be, as far as it was read.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
@@ -17,6 +16,7 @@ from underlay.providers.recognise import (
     OPENAI_COMPLETIONS,
     OPENAI_EMBEDDINGS,
 )
+from underlay.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,7 +78,7 @@ class Route(Protocol):
     def api_key_env(self) -> str | None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Target:
     """Where a model is called. `provider` is a GenAI name, `base_url` has no slash at its end, `dialect` is
     the API to speak."""

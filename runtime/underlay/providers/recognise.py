@@ -8,7 +8,6 @@ services.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -18,6 +17,7 @@ from underlay.providers.openai_chat import OpenAIChat
 from underlay.providers.openai_completions import OpenAICompletions
 from underlay.providers.openai_embeddings import OpenAIEmbeddings
 from underlay.providers.openai_responses import OpenAIResponses
+from underlay.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,7 +95,7 @@ def may_be_ours(raw_path: bytes) -> bool:
     return raw_path.partition(b"?")[0].rpartition(b"/")[2] in _ENDS
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Candidate:
     """A call that may be one of ours. `known` is true when its host is. `model` is the deployment that an
     Azure path names, else empty."""

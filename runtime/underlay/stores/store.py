@@ -15,8 +15,9 @@ before `KEPT_GRANTS` later ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
+
+from underlay.records import record
 
 __all__ = ["KEPT_GRANTS", "LOOK", "Held", "Lease", "Sized", "Store", "StoreCounts"]
 
@@ -42,7 +43,7 @@ class Sized(Protocol):
 V = TypeVar("V", bound=Sized)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class StoreCounts:
     """State of a store: entries and bytes now, and totals of entries pushed out by each bound or outlived.
 
@@ -62,7 +63,7 @@ class StoreCounts:
         return self.evicted_by_entries + self.evicted_by_bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Lease:
     """The key is the caller's until `until`, and longer if it renews or if nobody else asks."""
 
@@ -70,7 +71,7 @@ class Lease:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Held:
     """The key is not the caller's. Another holder has it until `until`, unless it renews, finishes or dies
     before; a time that is not after `now` says that nobody has it: the caller may ask again for a lease."""

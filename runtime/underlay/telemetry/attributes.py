@@ -8,8 +8,9 @@ breaking or price.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from underlay.records import record
 
 __all__ = [
     "ALL",
@@ -111,7 +112,7 @@ class Stage(StrEnum):
     LISTENER = "listener"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Attribute:
     """One attribute key. `type` is the OpenTelemetry value type; `values` is the closed set, empty when
     open."""

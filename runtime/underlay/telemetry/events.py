@@ -7,9 +7,10 @@ generated it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from underlay.records import record
 from underlay.telemetry.attributes import (
     BatchMode,
     BatchTrigger,
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Usage:
     """Tokens of one answer, by the GenAI conventions: `input_tokens` includes cached ones, `output_tokens`
     includes reasoning.
@@ -65,7 +66,7 @@ class Usage:
         return (self.input_tokens or 0) + (self.output_tokens or 0)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CallStarted:
     """A recognised call entered. `parameters` are request attributes of the conventions, ready to be set on a
     span."""
@@ -79,7 +80,7 @@ class CallStarted:
     parameters: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CacheLooked:
     """The cache was asked. `observed`: the cache only watches, and what it would have served was not served.
 
@@ -97,7 +98,7 @@ class CacheLooked:
     saved_usage: Usage | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Coalesced:
     """The call has the first bytes of an answer that another call asked for: `origin` is that call, `wait`
     the seconds it took to get them. `observed`: coalescing only watches, and the call is sent."""
@@ -107,7 +108,7 @@ class Coalesced:
     observed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Batched:
     """The call left its window after `wait` seconds, with `size` calls in all. `origin` is the dispatch.
     `observed`: windows only watch, and the call went on at once."""
@@ -120,7 +121,7 @@ class Batched:
     observed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CircuitRefused:
     """The circuit did not let the call through. `observed`: the breaker only watches, and the call was
     sent."""
@@ -130,14 +131,14 @@ class CircuitRefused:
     observed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class AttemptStarted:
     """A request is about to leave for the provider. `number` counts from 1 within the call."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class AttemptEnded:
     """One upstream body ended, once, however many readers it had.
 
@@ -160,7 +161,7 @@ class AttemptEnded:
     sent: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CallEnded:
     """The call ended for its caller: the last event of a handle.
 
@@ -183,7 +184,7 @@ class CallEnded:
     saved_usage: Usage | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class BatchStarted:
     """A window was closed by `trigger` and leaves: `merged` into one upstream request, or `released`, each
     member in its own call.
@@ -207,7 +208,7 @@ class BatchStarted:
     again: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class BatchEnded:
     """The dispatch is over: a merged reply was split, or failed; released members are on their way.
 
@@ -224,7 +225,7 @@ class BatchEnded:
 CallEvent = CacheLooked | Coalesced | Batched | CircuitRefused | AttemptStarted | AttemptEnded | CallEnded
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CircuitChanged:
     """A circuit went from one state to another. `lasted` is the time in the state that was left; `causes` are
     origins of the calls that failed."""
@@ -239,7 +240,7 @@ class CircuitChanged:
     causes: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Faulted:
     """A fault of underlay itself. The call went on without the stage; `error` is the exception's type name,
     never its text."""
@@ -248,7 +249,7 @@ class Faulted:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Unpriced:
     """A model has no price in the table. Said once per (provider, model)."""
 

@@ -7,9 +7,9 @@ process: resetting the statistics moves a baseline of the view and never the cou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from underlay.records import record
 from underlay.telemetry import attributes as a
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ WAIT_BUCKETS: tuple[float, ...] = (
 """Seconds in a window: fine around the 50 ms that it stays open."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Metric:
     """One instrument: `key` is how code names it, `name` what leaves the process, `unit` in UCUM, `labels`
     its whole label set."""

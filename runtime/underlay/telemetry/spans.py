@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from underlay.records import record
 
 __all__ = ["ALL", "CACHE_HIT", "CALL", "COALESCE", "DISPATCH", "TRANSITION", "TRANSITION_EVENT", "SpanName"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SpanName:
     """A span: the pattern of its name and its OpenTelemetry kind."""
 
