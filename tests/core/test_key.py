@@ -19,6 +19,7 @@ from underlay.core.key import (
     Unkeyable,
     body_of,
     digest,
+    head_of,
     key_of,
     scope_of,
     sort_headers,
@@ -49,7 +50,8 @@ def both(
     scope = scope_of(secret, sorted_.credentials, namespace)
     parsed = body_of(body)
     assert isinstance(parsed, Body), parsed
-    return key_of(scope, method, url, sorted_.kept, parsed), digest(scope, method, url, sorted_.kept, body)
+    head = head_of(scope, method, url, sorted_.kept)
+    return key_of(head, parsed), digest(head, body)
 
 
 def key(body: bytes = ASK, headers: list[Header] | None = None, **how: Any) -> bytes:
@@ -188,10 +190,10 @@ def test_headers_and_url_cannot_stand_in_for_each_other(
 def test_the_body_cannot_stand_in_for_a_header() -> None:
     """A raw digest whose body starts like framed headers is not that of a request with those headers."""
     scope, head = b"s", (b"x", b"1")
-    with_header = digest(scope, b"POST", URL, [head], b"body")
+    with_header = digest(head_of(scope, b"POST", URL, [head]), b"body")
     framed = b"1:x1:1"
-    assert with_header != digest(scope, b"POST", URL, [], framed + b"body")
-    assert with_header != digest(scope, b"POST", URL + framed, [], b"body")
+    assert with_header != digest(head_of(scope, b"POST", URL, []), framed + b"body")
+    assert with_header != digest(head_of(scope, b"POST", URL + framed, []), b"body")
 
 
 @pytest.mark.parametrize(
@@ -294,11 +296,9 @@ def test_credentials_never_appear_in_anything() -> None:
     scope = scope_of(b"process", headers.credentials, None)
     body = body_of(ASK)
     assert isinstance(body, Body)
-    made = [
-        scope,
-        key_of(scope, b"POST", URL, headers.kept, body),
-        digest(scope, b"POST", URL, headers.kept, ASK),
-    ]
+    head = head_of(scope, b"POST", URL, headers.kept)
+    made = [scope, key_of(head, body), digest(head, ASK)]
+    assert secret not in head
     assert headers.kept == ((b"x-other", b"1"),)
     assert not [each for each in made if secret in each]
     assert [len(each) for each in made] == [33, 32, 32]

@@ -19,7 +19,7 @@ from underlay.pipeline.circuits import Circuits, Name
 from underlay.pipeline.driver import drive
 from underlay.pipeline.faults import Faults
 from underlay.pipeline.perform import perform
-from underlay.pipeline.ports import Exchange, Mishap, Upstream
+from underlay.pipeline.ports import Exchange, Mishap, Upstream, url_of
 from underlay.pipeline.reader import Body, Reader
 from underlay.pipeline.watch import Watched
 from underlay.providers.recognise import OPENAI_CHAT, Candidate
@@ -323,6 +323,5 @@ def test_a_fault_never_logs_what_was_asked(level: int, caplog: pytest.LogCapture
 
 def test_addresses_that_read_alike_are_two() -> None:
     """An IPv6 address with a port is not the longer address without one."""
-    one = Exchange("POST", b"http", "::1", 8080, b"/x", [], b"")
-    two = Exchange("POST", b"http", "::1:8080", None, b"/x", [], b"")
-    assert (one.url, two.url) == (b"http://[::1]:8080/x", b"http://[::1:8080]/x")
+    one, two = url_of(b"http", "::1", 8080, b"/x"), url_of(b"http", "::1:8080", None, b"/x")
+    assert (one, two) == (b"http://[::1]:8080/x", b"http://[::1:8080]/x")

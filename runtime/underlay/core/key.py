@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from functools import lru_cache
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +29,7 @@ __all__ = [
     "Unkeyable",
     "body_of",
     "digest",
+    "head_of",
     "key_of",
     "scope_of",
     "sort_headers",
@@ -161,9 +161,6 @@ def _name(header: tuple[bytes, bytes]) -> bytes:
     return header[0]
 
 
-@lru_cache(
-    maxsize=1024
-)  # an HMAC costs more than all else in a hit's key; a client asks with the same credential
 def scope_of(secret: bytes, credentials: tuple[tuple[bytes, bytes], ...], namespace: str | None) -> bytes:
     """Who may share an answer: HMAC-SHA-256 of the credential headers, or the namespace that the user named
     for rotating tokens.
@@ -182,8 +179,8 @@ def _framed(parts: Iterable[bytes]) -> bytes:
     return b"".join([b"%d:%b" % (len(part), part) for part in parts])
 
 
-@lru_cache(maxsize=256)  # it is the same for every question that one client asks at one path
-def _head(scope: bytes, method: bytes, url: bytes, kept: tuple[tuple[bytes, bytes], ...]) -> bytes:
+def head_of(scope: bytes, method: bytes, url: bytes, kept: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """All of a request but its body, framed: the same for every question that one client asks at one path."""
     flat = [scope, method, url]
     for name, value in kept:
         flat.append(name)
@@ -191,12 +188,10 @@ def _head(scope: bytes, method: bytes, url: bytes, kept: tuple[tuple[bytes, byte
     return b"%d;" % len(flat) + _framed(flat)
 
 
-def digest(
-    scope: bytes, method: bytes, url: bytes, kept: Sequence[tuple[bytes, bytes]], body: bytes
-) -> bytes:
+def digest(head: bytes, body: bytes) -> bytes:
     """SHA-256 over the request as it was sent: the index of the memo that spares a repeated call the
     parse."""
-    hashed = hashlib.sha256(b"underlay.raw.1;" + _head(scope, method, url, tuple(kept)))
+    hashed = hashlib.sha256(b"underlay.raw.1;" + head)
     hashed.update(body)
     return hashed.digest()
 
@@ -238,7 +233,8 @@ def _refuse_constant(_: str) -> Any:
     raise _NotANumberError
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
+# Its scanner alone: the methods around it turn "no value here" (StopIteration) into an error with a position.
+_scan = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant).scan_once  # type: ignore[attr-defined]
 _SPACE = " \t\n\r"
 
 
@@ -254,7 +250,7 @@ def body_of(raw: bytes) -> Body | Unkeyable:
         return Unkeyable("duplicate_names", _lenient(raw))
     except _NotANumberError:
         return Unkeyable("not_a_number", _lenient(raw))
-    except (ValueError, IndexError, RecursionError):
+    except (ValueError, IndexError, RecursionError, StopIteration):
         return Unkeyable("not_json")
 
 
@@ -267,7 +263,8 @@ def _lenient(raw: bytes) -> Mapping[str, Any] | None:
 
 
 def _members(text: str) -> Body:
-    """Walk the top-level object, keeping each value's own text."""
+    """Walk the top-level object, keeping each value's own text. Clients write no space between its parts: a
+    function call for each would be most of the walk."""
     fields: dict[str, Any] = {}
     members: list[tuple[str, str]] = []
     at = _skip(text, 0)
@@ -284,8 +281,10 @@ def _members(text: str) -> Body:
             at = _skip(text, at)
         if text[at] != ":":
             raise ValueError("no colon")
-        start = at + 1 if text[at + 1] not in _SPACE else _skip(text, at + 1)
-        value, at = _decoder.raw_decode(text, start)
+        start = at + 1
+        if text[start] in _SPACE:
+            start = _skip(text, start)
+        value, at = _scan(text, start)
         if name in fields:
             raise _RepeatedNameError
         fields[name] = value
@@ -296,7 +295,9 @@ def _members(text: str) -> Body:
             return _closed(text, at, fields, members)
         if text[at] != ",":
             raise ValueError("no comma")
-        at = _skip(text, at + 1)
+        at += 1
+        if text[at] in _SPACE:
+            at = _skip(text, at)
 
 
 def _skip(text: str, at: int) -> int:
@@ -312,8 +313,12 @@ def _closed(text: str, at: int, fields: dict[str, Any], members: list[tuple[str,
     return Body(fields, tuple(members))
 
 
-def key_of(scope: bytes, method: bytes, url: bytes, kept: Sequence[tuple[bytes, bytes]], body: Body) -> bytes:
-    """The key: SHA-256 over scope, method, URL, kept headers and the canonical body. 32 bytes."""
-    flat = [part.encode("utf-8", "surrogatepass") for member in body.members for part in member]
-    head = _head(scope, method, url, tuple(kept))
-    return hashlib.sha256(b"underlay.key.1;" + head + _framed(flat)).digest()
+def key_of(head: bytes, body: Body) -> bytes:
+    """The key: SHA-256 over scope, method, URL and kept headers (`head_of`), and the canonical body. 32
+    bytes.
+
+    A member's name and text are framed by their lengths in characters: UTF-8 gives no two texts the same
+    bytes.
+    """
+    framed = "".join([f"{len(name)}:{name}{len(text)}:{text}" for name, text in body.members])
+    return hashlib.sha256(b"underlay.key.2;" + head + framed.encode("utf-8", "surrogatepass")).digest()

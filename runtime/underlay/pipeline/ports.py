@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from underlay.stores.store import Held, Lease
     from underlay.telemetry.attributes import Ending, Verdict
 
-__all__ = ["NO_TIMEOUTS", "Exchange", "Mishap", "Ports", "Timeouts", "Upstream"]
+__all__ = ["NO_TIMEOUTS", "Exchange", "Mishap", "Ports", "Timeouts", "Upstream", "url_of"]
 
 
 class Timeouts(NamedTuple):
@@ -41,14 +41,13 @@ class Exchange:
     headers: Sequence[tuple[bytes, bytes]]
     body: bytes
 
-    @property
-    def url(self) -> bytes:
-        """The absolute URL as bytes, for the key."""
-        host = self.host.encode()
-        if b":" in host:
-            host = b"[%b]" % host  # of IPv6: its end and a port would read as one address
-        port = b":%d" % self.port if self.port is not None else b""
-        return b"%b://%b%b%b" % (self.scheme, host, port, self.target)
+
+def url_of(scheme: bytes, host: str, port: int | None, target: bytes) -> bytes:
+    """The absolute URL as bytes, for the key. `target` is the raw path with its query."""
+    name = host.encode()
+    if b":" in name:
+        name = b"[%b]" % name  # of IPv6: its end and a port would read as one address
+    return b"%b://%b%b%b" % (scheme, name, b":%d" % port if port is not None else b"", target)
 
 
 @record(frozen=True, slots=True)

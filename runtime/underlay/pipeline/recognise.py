@@ -4,16 +4,19 @@ kept."""
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from underlay.core.cache import directives_of
-from underlay.core.key import Body, Unkeyable, body_of, digest, key_of, scope_of, sort_headers
+from underlay.core.cache import NO_DIRECTIVES, directives_of
+from underlay.core.key import Body, Unkeyable, body_of, digest, head_of, key_of, scope_of, sort_headers
 from underlay.pipeline.circuits import Name
+from underlay.pipeline.ports import url_of
 from underlay.records import record
 
 if TYPE_CHECKING:
-    from underlay.core.cache import Directives
+    from underlay.core.cache import Directives, RawHeaders
+    from underlay.core.key import Headers
     from underlay.pipeline.ports import Exchange
     from underlay.providers.dialect import Ask, Dialect
     from underlay.providers.recognise import Candidate
@@ -98,11 +101,40 @@ class Singles:
 
 def key_for(exchange: Exchange, body: bytes, settings: CacheSettings, secret: bytes) -> bytes:
     """The key that the same request would have with another body; empty where it has none."""
-    headers, parsed = sort_headers(exchange.headers), body_of(body)
+    parsed = body_of(body)
     if isinstance(parsed, Unkeyable):
         return b""
-    scope = scope_of(secret, headers.credentials, settings.namespace)
-    return key_of(scope, exchange.method.encode(), exchange.url, headers.kept, parsed)
+    return key_of(_head(exchange, sort_headers(exchange.headers), settings, secret), parsed)
+
+
+def _head(exchange: Exchange, headers: Headers, settings: CacheSettings, secret: bytes) -> bytes:
+    return _known_head(
+        secret,
+        settings.namespace,
+        exchange.method,
+        exchange.scheme,
+        exchange.host,
+        exchange.port,
+        exchange.target,
+        headers.kept,
+        headers.credentials,
+    )
+
+
+@lru_cache(maxsize=256)  # the HMAC in it costs more than all else in a hit's key
+def _known_head(
+    secret: bytes,
+    namespace: str | None,
+    method: str,
+    scheme: bytes,
+    host: str,
+    port: int | None,
+    target: bytes,
+    kept: RawHeaders,
+    credentials: RawHeaders,
+) -> bytes:
+    scope = scope_of(secret, credentials, namespace)
+    return head_of(scope, method.encode(), url_of(scheme, host, port, target), kept)
 
 
 def recognise(
@@ -111,28 +143,13 @@ def recognise(
     """The call that this request is, or None when its body is not one of the API's: then it passes
     untouched."""
     headers = sort_headers(exchange.headers)
-    scope = scope_of(secret, headers.credentials, settings.namespace)
-    method, url = exchange.method.encode(), exchange.url
-    raw = digest(scope, method, url, headers.kept, exchange.body)
+    head = _head(exchange, headers, settings, secret)
+    raw = digest(head, exchange.body)
     known = memo.get(raw)
     if known is None:
-        body = body_of(exchange.body)
-        ask = candidate.ask(body.fields)
-        if ask is None:
+        known = _read(exchange.body, candidate, settings, head)
+        if known is None:
             return None
-        if isinstance(body, Unkeyable):
-            key, reason = b"", body.reason
-        else:
-            reason = ask.uncacheable or (
-                "sampling" if settings.sampling == "deterministic" and not ask.deterministic else ""
-            )
-            key = b"" if reason else key_of(scope, method, url, headers.kept, body)
-        window = b""
-        if ask.inputs is not None and not isinstance(body, Unkeyable):
-            rest = [member for member in body.members if member[0] != ask.inputs.field]
-            rest.append(("", ask.inputs.kind))  # no field is called that, and kinds never mix
-            window = key_of(scope, method, url, headers.kept, Body(body.fields, tuple(rest)))
-        known = Known(ask, key, reason, Name(candidate.provider, ask.model), window)
         memo.put(raw, known)
     return Asked(
         candidate.dialect,
@@ -140,8 +157,27 @@ def recognise(
         known.key,
         known.uncacheable,
         known.circuit,
-        directives_of(headers.cache_control),
+        directives_of(headers.cache_control) if headers.cache_control else NO_DIRECTIVES,
         headers.controlled,
         known.window,
         candidate.known,
     )
+
+
+def _read(raw: bytes, candidate: Candidate, settings: CacheSettings, head: bytes) -> Known | None:
+    body = body_of(raw)
+    ask = candidate.ask(body.fields)
+    if ask is None:
+        return None
+    circuit = Name(candidate.provider, ask.model)
+    if isinstance(body, Unkeyable):
+        return Known(ask, b"", body.reason, circuit)
+    reason = ask.uncacheable or (
+        "sampling" if settings.sampling == "deterministic" and not ask.deterministic else ""
+    )
+    window = b""
+    if ask.inputs is not None:
+        rest = [member for member in body.members if member[0] != ask.inputs.field]
+        rest.append(("", ask.inputs.kind))  # no field is called that, and kinds never mix
+        window = key_of(head, Body(body.fields, tuple(rest)))
+    return Known(ask, b"" if reason else key_of(head, body), reason, circuit, window)

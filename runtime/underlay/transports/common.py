@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from underlay.stores.store import Lease, Store
     from underlay.transports.homes import Home
 
-__all__ = ["BasePorts", "Source", "copied", "drop", "enter_send", "kin", "leave_send", "sending"]
+__all__ = [
+    "BasePorts",
+    "Source",
+    "content_type",
+    "copied",
+    "drop",
+    "enter_send",
+    "kin",
+    "leave_send",
+    "sending",
+]
 
 R = TypeVar("R")
 E = TypeVar("E", bound=Exception)
@@ -66,29 +76,24 @@ class Source:
 class BasePorts:
     """Time, store and waiting of one call. The families add `send`, `pull`, `close` and their exceptions."""
 
-    __slots__ = ("_engine", "_home", "sent", "timeouts")
+    __slots__ = ("_engine", "_home", "home", "now", "sent", "timeouts")
 
     def __init__(self, engine: Engine, home: Home, timeouts: Timeouts = NO_TIMEOUTS) -> None:
         self._engine = engine
         self._home = home
+        self.home: Hashable = home.identity
+        self.now: Callable[[], float] = engine.clock.now
         self.sent = False
         self.timeouts = timeouts
 
     @property
-    def home(self) -> Hashable:
-        return self._home.identity
-
-    @property
     def deadline(self) -> float:
         remaining = self._home.remaining()
-        return math.inf if remaining == math.inf else self._engine.clock.now() + remaining
+        return math.inf if remaining == math.inf else self.now() + remaining
 
     @property
     def patient(self) -> bool:
         return self._home.patient()
-
-    def now(self) -> float:
-        return self._engine.clock.now()
 
     @property
     def _store(self) -> Store[Entry]:
@@ -99,19 +104,19 @@ class BasePorts:
         return self._store.poll
 
     async def load(self, key: bytes) -> Entry | None:
-        store, now = self._store, self._engine.clock.now()
+        store, now = self._store, self.now()
         if store.local:
             return store.get(key, now)
         return await self._shared(lambda: store.get(key, now), otherwise=None)
 
     async def store(self, key: bytes, entry: Entry, token: int = 0) -> bool:
-        store, now = self._store, self._engine.clock.now()
+        store, now = self._store, self.now()
         if store.local:
             return store.put(key, entry, now, token)
         return await self._shared(lambda: store.put(key, entry, now, token), otherwise=False)
 
     async def lease(self, key: bytes, ttl: float, token: int = 0) -> Lease | Held | None:
-        store, now = self._store, self._engine.clock.now()
+        store, now = self._store, self.now()
         if store.local:
             return store.lease(key, now, ttl, token)
         wanted = True
@@ -191,6 +196,12 @@ class BasePorts:
         # TimeoutError is an OSError; anything else that a foreign transport raises says nothing about the
         # provider.
         return Mishap(Ending.FAILED, Verdict.FAILURE if isinstance(error, OSError) else Verdict.NOTHING, name)
+
+
+def content_type(raw: Sequence[tuple[bytes, bytes]]) -> str | None:
+    """The content type as a family's own `Headers` would give it, which decode every other header first."""
+    kinds = [value for name, value in raw if len(name) == 12 and name.lower() == b"content-type"]
+    return b", ".join(kinds).decode("latin-1") if kinds else None
 
 
 def kin(error: BaseException, base: type[E], family: Any) -> type[E] | None:

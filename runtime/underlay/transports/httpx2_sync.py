@@ -18,6 +18,7 @@ from underlay.telemetry.attributes import Ending, Stage, Verdict
 from underlay.transports.common import (
     BasePorts,
     Source,
+    content_type,
     drop,
     enter_send,
     kin,
@@ -179,17 +180,15 @@ class UnderlayTransport(httpx2.BaseTransport):
         return f"<UnderlayTransport over {self.inner!r}>"
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        candidate = _candidate(self.engine, request)
-        if candidate is None:
+        call = _recognised(self.engine, self.inner, request)
+        if call is None:
             return self.inner.handle_request(request)
-        return self._handle(request, candidate)
+        return self._handle(request, *call)
 
-    def _handle(self, request: httpx2.Request, candidate: Candidate) -> httpx2.Response:
+    def _handle(
+        self, request: httpx2.Request, candidate: Candidate, exchange: Exchange, ports: Ports
+    ) -> httpx2.Response:
         engine = self.engine
-        prepared = _prepared(engine, self.inner, request)
-        if prepared is None:
-            return self.inner.handle_request(request)
-        ports, exchange = prepared
         reply: Reply | None = None
         try:
             reply = drive(perform(engine, exchange, candidate, ports))
@@ -248,34 +247,24 @@ class UnderlayTransport(httpx2.BaseTransport):
         self.inner.close()
 
 
-def _candidate(engine: Engine, request: httpx2.Request) -> Candidate | None:
-    """Whether this request may be one of ours, cheapest questions first. A body that is still to be produced
-    is never read."""
+def _recognised(
+    engine: Engine, inner: httpx2.BaseTransport, request: httpx2.Request
+) -> tuple[Candidate, Exchange, Ports] | None:
+    """What a request that may be one of ours goes on with, cheapest questions first. A body that is still to
+    be produced is never read."""
     if request.method != "POST" or sending.get():
         return None
     url = request.url
-    if not may_be_ours(url.raw_path) or not isinstance(request.stream, httpx2.ByteStream):
+    target = url.raw_path
+    if not may_be_ours(target) or not isinstance(request.stream, httpx2.ByteStream):
         return None
     try:
-        return engine.recogniser.recognise(
-            "POST", url.host, url.port, url.path, _content_type(request.headers.raw)
-        )
-    except Exception as error:  # noqa: BLE001 never break the app
-        engine.faults.report(Stage.RECOGNISE, error)
-        return None
-
-
-def _content_type(raw: Sequence[tuple[bytes, bytes]]) -> str | None:
-    """The content type as the family's own `Headers` would give it, which decode every other header first."""
-    kinds = [value for name, value in raw if name.lower() == b"content-type"]
-    return b", ".join(kinds).decode("latin-1") if kinds else None
-
-
-def _prepared(
-    engine: Engine, inner: httpx2.BaseTransport, request: httpx2.Request
-) -> tuple[Ports, Exchange] | None:
-    try:
-        return Ports(engine, inner, request), _exchange(request)
+        host, port, headers = url.host, url.port, request.headers.raw
+        candidate = engine.recogniser.recognise("POST", host, port, url.path, content_type(headers))
+        if candidate is None:
+            return None
+        exchange = Exchange("POST", url.raw_scheme, host, port, target, headers, request.read())
+        return candidate, exchange, Ports(engine, inner, request)
     except Exception as error:  # noqa: BLE001 never break the app: this may be a loop that nobody knows
         engine.faults.report(Stage.RECOGNISE, error)
         return None
@@ -290,13 +279,6 @@ def _timeouts(request: httpx2.Request) -> Timeouts:
         return Timeouts(given.get("connect"), given.get("read"), given.get("write"), given.get("pool"))
     except AttributeError:
         return NO_TIMEOUTS
-
-
-def _exchange(request: httpx2.Request) -> Exchange:
-    url = request.url
-    return Exchange(
-        request.method, url.raw_scheme, url.host, url.port, url.raw_path, request.headers.raw, request.read()
-    )
 
 
 def _rebuilt(request: httpx2.Request, wanted: Exchange) -> httpx2.Request:
