@@ -172,15 +172,20 @@ class Flight:
         self._alone = reader
         return _PULL_ALONE
 
-    def pulled(self, data: bytes) -> None:
-        """The pull brought a frame."""
+    def pulled(self, data: bytes, reader: int = 0) -> bool:
+        """The pull brought a frame. Returns whether `reader`, who pulled alone, is given it with that: it has
+        had all that came before."""
         self._pulling = False
         self._alone = 0
         self._frames.append(data)
         self._held += len(data)
+        given = reader in self._readers
+        if given:
+            self._readers[reader] += 1
         if self._held > self.cap:
             self.whole = False
             self._trim()
+        return given
 
     def end(self, ending: Ending, error: BaseException | None = None) -> bool:
         """The body ended. Only the first end counts: returns whether this was it."""

@@ -16,7 +16,7 @@ from underlay.pipeline.flow import PROCEED, Join, Reply, Wait
 from underlay.pipeline.reader import Body, Reader
 from underlay.pipeline.replies import stored_reply
 from underlay.settings import Mode
-from underlay.stores.store import Held
+from underlay.stores.store import Held, Lease
 from underlay.telemetry.attributes import CacheResult, Verdict
 from underlay.telemetry.events import Coalesced
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from underlay.pipeline.flights import Lead
     from underlay.pipeline.flow import Flow, Step
     from underlay.pipeline.ports import Mishap, Timeouts
-    from underlay.stores.store import Lease
 
 __all__ = ["coalesce", "joined", "release_lead"]
 
@@ -69,7 +68,7 @@ async def _enter(flow: Flow) -> Step | None:
             if step is not None:
                 return step
             flow.following = None
-        if (reply := await _landed(flow)) is not None:
+        if flow.looked != flights.landings and (reply := await _landed(flow)) is not None:
             return reply
         lead, mine = flights.enter(flow.asked.key, ports, flow.call.watched)
         if mine:
@@ -77,7 +76,7 @@ async def _enter(flow: Flow) -> Step | None:
             if flow.asked.dialect.family == "function":
                 _leading.set((*_ancestors(), ref(lead)))
             # An answer may have landed between the look into the store and this.
-            return await _landed(flow)
+            return await _landed(flow) if flow.looked != flights.landings else None
         if any(known() is lead for known in _ancestors()):
             return PROCEED
         if flow.since is None:
@@ -137,11 +136,8 @@ def _impatient(lead: Lead, mine: Timeouts) -> bool:
 async def _landed(flow: Flow) -> Reply | None:
     """The entry that was stored since this call looked into the cache, as its reply."""
     engine = flow.engine
-    landings = engine.state.flights.landings
-    if flow.looked == landings or engine.settings.llm_cache.mode is not Mode.ENFORCE:
-        return None
-    flow.looked = landings
-    return await _from_store(flow)
+    flow.looked = engine.state.flights.landings
+    return await _from_store(flow) if engine.settings.llm_cache.mode is Mode.ENFORCE else None
 
 
 async def _from_store(flow: Flow) -> Reply | None:
@@ -168,6 +164,11 @@ async def _lease(flow: Flow, lead: Lead) -> Step:
         if (reply := await _from_store(flow)) is not None:
             return reply
     ttl, poll = engine.settings.coalesce.wait_timeout, ports.poll
+    if poll is None:
+        # Nobody beyond this process: a lease is needed only where two homes meet, and is taken by the second.
+        if not lead.contended:
+            return PROCEED
+        await _lend(flow, lead, ttl)
     leased = await ports.lease(lead.key, ttl)
     if not isinstance(leased, Held):
         return await _taken(flow, lead, leased, ttl)
@@ -184,6 +185,17 @@ async def _lease(flow: Flow, lead: Lead) -> Step:
         _stop_waiting(flow, lead)
         return await _taken(flow, lead, again, ttl)
     return Wait(flow.elsewhere, limit if poll is None else min(limit, now + poll))
+
+
+async def _lend(flow: Flow, lead: Lead, ttl: float) -> None:
+    """Take the lease for the call of another home that came first."""
+    flights, ports = flow.engine.state.flights, flow.ports
+    rival = flights.rival(lead)
+    if rival is None or rival.token:
+        return
+    leased = await ports.lease(lead.key, ttl)
+    if isinstance(leased, Lease) and not flights.lend(rival, leased.token, ports.now() + ttl / 2):
+        ports.free(lead.key, leased.token)
 
 
 async def _taken(flow: Flow, lead: Lead, lease: Lease | None, ttl: float) -> Step:
@@ -241,18 +253,11 @@ def release_lead(flow: Flow, error: BaseException | None, mishap: Mishap | None)
         return
     if flow.elsewhere is not None:
         _stop_waiting(flow, lead)
-    _free(flow, lead)
-    flights = flow.engine.state.flights
+    flights, free = flow.engine.state.flights, flow.ports.free
     if isinstance(error, Exception) and mishap is not None and mishap.verdict is Verdict.FAILURE:
         # Not the exception itself: its frames lead back to the lead.
-        flights.ended(lead, Fate.FAILED, flow.ports.adopt(error))
+        flights.ended(lead, Fate.FAILED, free, flow.ports.adopt(error))
     elif error is None and flow.call is not None and flow.call.result is CacheResult.REFUSED:
-        flights.ended(lead, Fate.APART)
+        flights.ended(lead, Fate.APART, free)
     else:
-        flights.ended(lead, Fate.GONE)
-
-
-def _free(flow: Flow, lead: Lead) -> None:
-    token, lead.token = lead.token, 0
-    if token:
-        flow.ports.free(lead.key, token)
+        flights.ended(lead, Fate.GONE, free)

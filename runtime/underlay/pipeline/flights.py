@@ -8,6 +8,7 @@ in the store.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from enum import Enum
 from threading import Lock, get_ident
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from underlay.pipeline.watch import Watched
 
 __all__ = ["Fate", "Flights", "Lead"]
+
+Free = Callable[[bytes, int], None]
 
 
 class Fate(Enum):
@@ -38,11 +41,13 @@ class Fate(Enum):
 
 class Lead:
     """A call that fetches an answer, as others see it. `token` is that of its lease, 0 without one. `leases`
-    false: another call of this home has the lease, and nobody waits for a flight that only they may drive."""
+    false: another call of this home has the lease, and nobody waits for a flight that only they may drive.
+    `contended`: calls of other homes fetched the same when it began."""
 
     __slots__ = (
         "__weakref__",
         "body",
+        "contended",
         "error",
         "fate",
         "home",
@@ -56,15 +61,14 @@ class Lead:
         "watched",
     )
 
-    def __init__(
-        self, key: bytes, home: Hashable, timeouts: Timeouts, watched: Watched, *, leases: bool
-    ) -> None:
+    def __init__(self, key: bytes, home: Hashable, timeouts: Timeouts, watched: Watched) -> None:
         self.key = key
         self.home = home
         self.thread = get_ident()
         self.timeouts = timeouts
         self.watched = watched
-        self.leases = leases
+        self.leases = True
+        self.contended = False
         self.fate = Fate.SENDING
         self.body: object | None = None  # a `reader.Body`
         self.error: Exception | None = None
@@ -92,17 +96,37 @@ class Flights:
     def enter(self, key: bytes, ports: Ports, watched: Watched) -> tuple[Lead, bool]:
         """The lead of this key in the caller's home, and whether it is the caller itself: when there is none,
         or none that it may follow."""
+        home = ports.home
         with self._lock:
-            leads, home, leases = self._leads.setdefault(key, []), ports.home, True
+            leads = self._leads.get(key)
+            if leads is None:
+                mine = Lead(key, home, ports.timeouts, watched)
+                self._leads[key] = [mine]
+                return mine, True
+            mine = Lead(key, home, ports.timeouts, watched)
             for lead in leads:
                 if lead.home != home:
-                    continue
-                if lead.outlasts(ports.timeouts):
+                    mine.contended = True
+                elif lead.outlasts(ports.timeouts):
                     return lead, False
-                leases = leases and not lead.leases
-            lead = Lead(key, home, ports.timeouts, watched, leases=leases)
-            leads.append(lead)
-            return lead, True
+                else:
+                    mine.leases = mine.leases and not lead.leases
+            leads.append(mine)
+            return mine, True
+
+    def rival(self, mine: Lead) -> Lead | None:
+        """The call of another home that fetches the same and has the right to a lease."""
+        with self._lock:
+            leads = self._leads.get(mine.key, ())
+            return next((lead for lead in leads if lead.home != mine.home and lead.leases), None)
+
+    def lend(self, lead: Lead, token: int, renew_at: float) -> bool:
+        """Give a lead the lease that somebody else took for it. False: it has ended, or has one."""
+        with self._lock:
+            if lead.token or lead not in self._leads.get(lead.key, ()):
+                return False
+            lead.token, lead.renew_at = token, renew_at
+            return True
 
     def leads_here(self, key: bytes, home: Hashable) -> bool:
         """Whether a call of another home leads this key in the caller's own thread: until the caller goes on,
@@ -141,15 +165,15 @@ class Flights:
         lead.body = body
         self._decide(lead, Fate.FLYING)
 
-    def ended(self, lead: Lead, fate: Fate, error: Exception | None = None) -> None:
-        """The lead ends without a body."""
+    def ended(self, lead: Lead, fate: Fate, free: Free, error: Exception | None = None) -> None:
+        """The lead ends without a body. `free` gives its lease back."""
         lead.error = error
-        self._remove(lead)
+        self._remove(lead, free)
         self._decide(lead, fate)
 
-    def landed(self, lead: Lead, *, stored: bool) -> None:
-        """The lead's body is over."""
-        self._remove(lead, landings=stored)
+    def landed(self, lead: Lead, free: Free, *, stored: bool) -> None:
+        """The lead's body is over. `free` gives back a lease that the store has not ended."""
+        self._remove(lead, free, landings=stored)
 
     def forget(self, lead: Lead) -> None:
         """Nobody can join it any more: the next to ask leads."""
@@ -163,12 +187,18 @@ class Flights:
             if not leads:
                 del self._leads[lead.key]
 
-    def _remove(self, lead: Lead, *, landings: int = 0) -> None:
+    def _remove(self, lead: Lead, free: Free, *, landings: int = 0) -> None:
         with self._lock:
             self.landings += landings
             self._discard(lead)
-            elsewhere = self._elsewhere.pop(lead.key, ()) if self._elsewhere else ()
-        for ports, waiter in elsewhere:
+            elsewhere = self._elsewhere.pop(lead.key, None) if self._elsewhere else None
+        if lead.token:
+            # From now on it can be lent none. Who came to wait before it was free is woken too.
+            token, lead.token = lead.token, 0
+            free(lead.key, token)
+            with self._lock:
+                elsewhere = [*(elsewhere or ()), *self._elsewhere.pop(lead.key, ())]
+        for ports, waiter in elsewhere or ():
             ports.wake(waiter)
 
     def _decide(self, lead: Lead, fate: Fate) -> None:

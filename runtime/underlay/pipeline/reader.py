@@ -99,9 +99,10 @@ class Body:
         self._waiting.append((ports, waiter))
         return waiter
 
-    async def pull(self, ports: Ports) -> None:
+    async def pull(self, ports: Ports, alone: int = 0) -> bytes | Over | None:
         """Bring the next frame, or the end. An exception ends the flight and is raised to whoever pulls
-        alone."""
+        alone: the number of that reader, who is given at once what came. None: there may be others, and each
+        asks the flight."""
         upstream = self.upstream
         assert upstream is not None  # noqa: S101 only a flight with an upstream asks for a pull
         try:
@@ -111,11 +112,11 @@ class Body:
             raise
         if data is None:
             await self._end(ports, Ending.COMPLETE)
-            return
+            return self.flight.over if alone else None
         if self._attempt is not None:
             self._attempt.feed(data)
         with self.lock:
-            self.flight.pulled(data)
+            given = self.flight.pulled(data, alone)
             deserted = self.flight.desert()
         # Whoever waits on this pull enlisted before it was marked as done: nobody is missed without the lock.
         if self._waiting:
@@ -125,8 +126,9 @@ class Body:
         elif self.lead is not None:
             if not self.flight.whole:
                 self._part(ports)  # too large to be shared or stored: nobody need wait for it
-            elif ports.now() >= self.lead.renew_at:
+            elif self.lead.token and ports.now() >= self.lead.renew_at:
                 await self._renew(ports, self.lead)
+        return data if given else None
 
     async def _renew(self, ports: Ports, lead: Lead) -> None:
         """The answer runs on: so does the right to store it."""
@@ -180,7 +182,8 @@ class Body:
             with self.lock:
                 self.flight.end(ending, error if ending is not Ending.COMPLETE else None)
             self._land(ports.now(), ports, ending, stored=stored)
-            self._wake()
+            if self._waiting:  # after the end nobody enlists
+                self._wake()
             if self.upstream is not None and not isinstance(error, GeneratorExit):
                 await self._let_go(ports, self.upstream, quietly=error is not None)
 
@@ -192,8 +195,13 @@ class Body:
         return ending, entry
 
     async def _keep(self, ports: Ports, entry: Entry) -> bool:
+        lead = self.lead
+        token = lead.token if lead is not None else 0
         try:
-            return await ports.store(self._key, entry, self.lead.token if self.lead is not None else 0)
+            stored = await ports.store(self._key, entry, token)
+            if stored and token and lead is not None:
+                lead.token = 0  # the lease ended with it
+            return stored
         except Exception as error:  # noqa: BLE001 never break the app
             self._engine.faults.report(Stage.RECORD, error)
             return False
@@ -213,10 +221,9 @@ class Body:
         lead, self.lead = self.lead, None
         if lead is None:
             return
-        if not stored and lead.token:
-            # From a finaliser's books there are no ports to wait with: the store is asked as it is.
-            (self._engine if ports is None else ports).free(lead.key, lead.token)
-        self._engine.state.flights.landed(lead, stored=stored)
+        # From a finaliser's books there are no ports to wait with: the store is asked as it is.
+        free = (self._engine if ports is None else ports).free
+        self._engine.state.flights.landed(lead, free, stored=stored)
 
     async def _let_go(self, ports: Ports, upstream: Upstream, *, quietly: bool) -> None:
         """Close upstream. `quietly`: the reader is about to be given the error that matters, and a second one
@@ -248,7 +255,7 @@ class Reader:
         self._follows = follows
         self._call = call
         self._ports = ports
-        self._primed: Frame | Over | None = None
+        self._primed: bytes | Over | None = None
         with body.lock:
             self._number = body.flight.join(waited=follows)
 
@@ -278,15 +285,19 @@ class Reader:
 
     async def read(self) -> bytes | None:
         """The next frame, or None at the end. Raises what ended the body, as the client family raises it."""
-        step, self._primed = self._primed or await self._step(), None
-        if isinstance(step, Frame):
-            if self._call.stream:
-                self._call.chunk(self._ports.now())
-            return step.data
-        self._over(step)
-        return None
+        step = self._primed
+        if step is None:
+            step = await self._step()
+        else:
+            self._primed = None
+        if isinstance(step, Over):
+            self._over(step)
+            return None
+        if self._call.stream:
+            self._call.chunk(self._ports.now())
+        return step
 
-    async def _step(self) -> Frame | Over:
+    async def _step(self) -> bytes | Over:
         """What comes next, pulled by this reader or awaited from who pulls. Its own read timeout bounds the
         wait."""
         body, ports = self._body, self._ports
@@ -295,7 +306,9 @@ class Reader:
             with body.lock:
                 step = body.flight.step(self._number)
                 waiter = body.enlist(ports) if step is WAIT else None
-            if isinstance(step, Frame | Over):
+            if isinstance(step, Frame):
+                return step.data
+            if isinstance(step, Over):
                 return step
             try:
                 if waiter is not None:
@@ -307,8 +320,8 @@ class Reader:
                     await ports.wait(waiter, until)
                 elif isinstance(step, Pull) and step.shared:
                     body.stop = ports.spawn(_quietly(body, ports))
-                else:
-                    await body.pull(ports)
+                elif (given := await body.pull(ports, self._number)) is not None:
+                    return given
             except BaseException as error:
                 mishap = ports.describe(error)
                 self._call.end(mishap.ending, ports.now(), body.error_type or mishap.name)
@@ -364,7 +377,7 @@ class Reader:
         """Whether frames were left unread, and whether upstream must be closed now."""
         body = self._body
         with body.lock:
-            early = body.flight.behind(self._number) or isinstance(self._primed, Frame)
+            early = body.flight.behind(self._number) or isinstance(self._primed, bytes)
             return early, body.flight.leave(self._number)
 
     def _end(self, ending: Ending, name: str = "") -> None:
