@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from underlay.telemetry.attributes import OTHER, CacheResult, TokenType, Verdict
 from underlay.telemetry.events import (
     AttemptEnded,
-    AttemptStarted,
     CacheLooked,
     CallEnded,
     CircuitChanged,
@@ -25,7 +24,7 @@ from underlay.telemetry.events import (
 from underlay.telemetry.listener import QuietHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from underlay.settings import StatisticsSettings
     from underlay.telemetry.events import BatchStarted, CallEvent, CallStarted, ProcessEvent, Usage
@@ -83,10 +82,13 @@ class ModelStats:
         return percentile(sorted(self.latencies), share)
 
 
+_INPUT, _OUTPUT = TokenType.INPUT, TokenType.OUTPUT
+
+
 def _add_usage(tokens: Counter[str], usage: Usage | None) -> None:
     if usage is not None:
-        tokens[TokenType.INPUT] += usage.input_tokens or 0
-        tokens[TokenType.OUTPUT] += usage.output_tokens or 0
+        tokens[_INPUT] += usage.input_tokens or 0
+        tokens[_OUTPUT] += usage.output_tokens or 0
 
 
 class Statistics:
@@ -107,7 +109,12 @@ class Statistics:
 
     def start(self, started: CallStarted) -> _Counting:
         """A call began."""
-        return _Counting(self, started.provider, started.model)
+        return self.counting(started.provider, started.model)
+
+    def counting(self, provider: str, model: str) -> _Counting:
+        """What counts the events of a call of this model."""
+        with self._lock:
+            return _Counting(self, self._of(provider, model))
 
     def dispatch(self, started: BatchStarted) -> None:
         """A window left. How it ends is counted call by call."""
@@ -142,34 +149,6 @@ class Statistics:
         with self._lock:
             return self._named(provider, model)
 
-    def call_event(self, provider: str, model: str, event: CallEvent) -> None:
-        """Something happened to a call of this model."""
-        with self._lock:
-            stats = self._of(provider, model)
-            if isinstance(event, CallEnded):
-                stats.results[event.result] += 1
-                _count_error(stats, event.error_type)
-                if event.status is not None and event.result in _ANSWERED:
-                    stats.latencies.append(event.duration)
-                if event.result is CacheResult.COALESCED:
-                    _add_usage(stats.tokens_saved, event.saved_usage)
-                    stats.cost_saved += event.saved_usd or 0.0
-            elif isinstance(event, AttemptEnded):
-                if event.sent:
-                    stats.upstream[event.verdict] += 1
-                _add_usage(stats.tokens, event.usage)
-                if event.cost_usd is not None:
-                    stats.cost += event.cost_usd
-                elif event.verdict is Verdict.SUCCESS:
-                    stats.unpriced += 1
-            elif isinstance(event, CacheLooked):
-                stats.lookups[event.result] += 1
-                if event.result is CacheResult.HIT and not event.observed:
-                    _add_usage(stats.tokens_saved, event.saved_usage)
-                    stats.cost_saved += event.saved_usd or 0.0
-            elif isinstance(event, CircuitRefused) and not event.observed:
-                stats.refusals += 1
-
     def _of(self, provider: str, model: str) -> ModelStats:
         stats = self._models.get((provider, model))
         if stats is None:
@@ -187,10 +166,45 @@ class Statistics:
 _ANSWERED = frozenset((CacheResult.MISS, CacheResult.BYPASS))
 
 
-def _count_error(stats: ModelStats, kind: str) -> None:
-    if kind:
-        known = kind in stats.errors or len(stats.errors) < _TYPES_LIMIT
-        stats.errors[kind if known else OTHER] += 1
+def _call_ended(stats: ModelStats, event: CallEnded) -> None:
+    stats.results[event.result] += 1
+    if event.error_type:
+        known = event.error_type in stats.errors or len(stats.errors) < _TYPES_LIMIT
+        stats.errors[event.error_type if known else OTHER] += 1
+    if event.status is not None and event.result in _ANSWERED:
+        stats.latencies.append(event.duration)
+    if event.result is CacheResult.COALESCED:
+        _add_usage(stats.tokens_saved, event.saved_usage)
+        stats.cost_saved += event.saved_usd or 0.0
+
+
+def _attempt_ended(stats: ModelStats, event: AttemptEnded) -> None:
+    if event.sent:
+        stats.upstream[event.verdict] += 1
+    _add_usage(stats.tokens, event.usage)
+    if event.cost_usd is not None:
+        stats.cost += event.cost_usd
+    elif event.verdict is Verdict.SUCCESS:
+        stats.unpriced += 1
+
+
+def _cache_looked(stats: ModelStats, event: CacheLooked) -> None:
+    stats.lookups[event.result] += 1
+    if event.result is CacheResult.HIT and not event.observed:
+        _add_usage(stats.tokens_saved, event.saved_usage)
+        stats.cost_saved += event.saved_usd or 0.0
+
+
+def _circuit_refused(stats: ModelStats, event: CircuitRefused) -> None:
+    stats.refusals += not event.observed
+
+
+_COUNTED: Mapping[type, Callable[[ModelStats, Any], None]] = {
+    CallEnded: _call_ended,
+    AttemptEnded: _attempt_ended,
+    CacheLooked: _cache_looked,
+    CircuitRefused: _circuit_refused,
+}
 
 
 def _copy(stats: ModelStats) -> ModelStats:
@@ -217,13 +231,14 @@ def _copy(stats: ModelStats) -> ModelStats:
 class _Counting(QuietHandle):
     """Statistics' hold on one call."""
 
-    __slots__ = ("_model", "_provider", "_statistics")
+    __slots__ = ("_statistics", "_stats")
 
-    def __init__(self, statistics: Statistics, provider: str, model: str) -> None:
+    def __init__(self, statistics: Statistics, stats: ModelStats) -> None:
         self._statistics = statistics
-        self._provider = provider
-        self._model = model
+        self._stats = stats
 
     def event(self, event: CallEvent) -> None:
-        if event.__class__ is not AttemptStarted:
-            self._statistics.call_event(self._provider, self._model, event)
+        count = _COUNTED.get(type(event))
+        if count is not None:
+            with self._statistics._lock:  # asked for anew: a fork child has another
+                count(self._stats, event)

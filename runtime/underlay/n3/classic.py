@@ -230,14 +230,15 @@ class _LLMMetrics:
         for name, value in (("latency_ms", latency_ms), ("tokens", tokens)):
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"_LLMMetrics.record_call: {name} = {value}: allowed is 0 or more")
+        counting = self._statistics.counting("", model)
         if not cached:
             verdict = Verdict.SUCCESS if error is None else Verdict.FAILURE
             spent = AttemptEnded(1, latency_ms, verdict, usage=Usage(output_tokens=tokens))
-            self._statistics.call_event("", model, spent)
+            counting.event(spent)
         result = CacheResult.HIT if cached else CacheResult.MISS
         status = 200 if error is None else None
         ended = CallEnded(result, Ending.COMPLETE, float(latency_ms), status, error or "")
-        self._statistics.call_event("", model, ended)
+        counting.event(ended)
 
     def get_stats(self) -> LLMStats:
         """Same shape as `_get_llm_stats()`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import islice
 from threading import Lock
 from typing import Generic
 
@@ -51,7 +52,8 @@ class MemoryStore(Generic[V]):
                 return False
             if entry.size > self.max_bytes:
                 return False
-            self._remove(key)
+            if key in self._entries:
+                self._remove(key)
             if len(self._entries) >= self.maxsize or self._size + entry.size > self.max_bytes:
                 self._make_room(entry.size, now)
             self._entries[key] = entry
@@ -132,9 +134,9 @@ class MemoryStore(Generic[V]):
 
     def _forget_leases(self, now: float) -> None:
         oldest = self._token - KEPT_GRANTS
-        for key, lease in [pair for pair, _ in zip(self._leases.items(), range(LOOK), strict=False)]:
-            if lease.token <= oldest and lease.until <= now:
-                del self._leases[key]
+        looked = islice(self._leases.items(), LOOK)
+        for key in [key for key, lease in looked if lease.token <= oldest and lease.until <= now]:
+            del self._leases[key]
 
     def _remove(self, key: bytes) -> bool:
         entry = self._entries.pop(key, None)
@@ -146,11 +148,10 @@ class MemoryStore(Generic[V]):
     def _make_room(self, size: int, now: float) -> None:
         # What has outlived its time goes before anything that is still good; a scan is linear, so only the
         # oldest are looked at.
-        for key in [k for k, _ in zip(self._entries, range(LOOK), strict=False)]:
-            entry = self._entries[key]
-            if now - entry.stored_at >= entry.ttl:
-                self._remove(key)
-                self._expired += 1
+        oldest = islice(self._entries.items(), LOOK)
+        for key in [key for key, entry in oldest if now - entry.stored_at >= entry.ttl]:
+            self._remove(key)
+            self._expired += 1
         while self._entries and len(self._entries) >= self.maxsize:
             self._size -= self._entries.popitem(last=False)[1].size
             self._evicted_by_entries += 1
