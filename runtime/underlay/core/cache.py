@@ -106,10 +106,13 @@ class Lacking:
     expired: bool = False
 
 
+_ABSENT: Final = Lacking("absent")
+
+
 def plan_lookup(entry: Entry | None, now: float, directives: Directives) -> Found | Lacking:
     """May this entry answer now? The directives make it stricter, never laxer."""
     if entry is None:
-        return Lacking("absent")
+        return _ABSENT
     age = max(0.0, now - entry.stored_at)
     if age >= entry.ttl:
         return Lacking("expired", expired=True)
@@ -130,6 +133,9 @@ class Leave:
     """The answer must not be stored; `reason` is a closed, low-cardinality word."""
 
     reason: Literal["status", "incomplete", "error", "not_storable", "too_large", "no_store"]
+
+
+_KEEP: Final = Keep()
 
 
 def keepable(status: int) -> bool:
@@ -156,7 +162,7 @@ def plan_store(
         return Leave("incomplete")
     if not storable:
         return Leave("not_storable")
-    return Keep() if fits else Leave("too_large")
+    return _KEEP if fits else Leave("too_large")
 
 
 _DROPPED: Final[frozenset[bytes]] = frozenset(

@@ -19,6 +19,10 @@ from underlay.telemetry.attributes import CircuitState, Verdict
 
 __all__ = ["Circuit", "Counts", "Permit", "Policy", "Refusal", "Transition"]
 
+# A member is slow to reach through its class (CPython 3.11), and every call asks.
+_CLOSED, _OPEN, _HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
+_FAILURE, _SUCCESS = Verdict.FAILURE, Verdict.SUCCESS
+
 _CAUSES = 8  # origins remembered for the links of a transition
 
 
@@ -82,7 +86,7 @@ class Circuit:
     policy: Policy
     since: float
     counts: Counts = field(default_factory=Counts)
-    _state: CircuitState = CircuitState.CLOSED
+    _state: CircuitState = _CLOSED
     _generation: int = 0
     _failures: int = 0
     _successes: int = 0
@@ -92,26 +96,31 @@ class Circuit:
 
     def state(self, now: float) -> CircuitState:
         """The state as a reader should see it: an open circuit whose recovery is due reads `half_open`."""
-        if self._state is CircuitState.OPEN and now - self.since >= self.policy.recovery_timeout:
-            return CircuitState.HALF_OPEN
+        if self._state is _OPEN and now - self.since >= self.policy.recovery_timeout:
+            return _HALF_OPEN
         return self._state
+
+    @property
+    def closed(self) -> bool:
+        """True while nothing is refused and a failure is only counted."""
+        return self._state is _CLOSED
 
     @property
     def idle(self) -> bool:
         """True when nothing would be lost by forgetting this circuit: closed, without failures in a row."""
-        return self._state is CircuitState.CLOSED and self._failures == 0
+        return self._state is _CLOSED and self._failures == 0
 
     def look(self, now: float) -> Refusal | None:
         """Would an attempt be refused now? Takes no permit and changes nothing."""
-        if self._state is CircuitState.CLOSED:
+        if self._state is _CLOSED:
             return None
-        if self._state is CircuitState.OPEN:
+        if self._state is _OPEN:
             left = self.policy.recovery_timeout - (now - self.since)
-            return Refusal(CircuitState.OPEN, left) if left > 0 else None
+            return Refusal(_OPEN, left) if left > 0 else None
         if self._probe_at is None:
             return None
         left = self.policy.probe_timeout - (now - self._probe_at)
-        return Refusal(CircuitState.HALF_OPEN, min(left, self.policy.recovery_timeout)) if left > 0 else None
+        return Refusal(_HALF_OPEN, min(left, self.policy.recovery_timeout)) if left > 0 else None
 
     def admit(self, now: float) -> tuple[Permit | Refusal, Transition | None]:
         """Take a permit for one attempt, or be refused. An open circuit that is due becomes half_open
@@ -119,11 +128,11 @@ class Circuit:
         refused = self.look(now)
         if refused is not None:
             return refused, None
-        if self._state is CircuitState.CLOSED:
+        if self._state is _CLOSED:
             return Permit(self._generation), None
         changed = None
-        if self._state is CircuitState.OPEN:
-            changed = self._enter(CircuitState.HALF_OPEN, "recovery_due", now)
+        if self._state is _OPEN:
+            changed = self._enter(_HALF_OPEN, "recovery_due", now)
         elif self._probe_at is not None:
             # The slot of a probe that never reported: a new generation, so that its late result settles
             # nothing.
@@ -142,13 +151,13 @@ class Circuit:
                 return None
             self._probe_at = None
             return self._probed(verdict, now, origin)
-        if verdict is Verdict.FAILURE:
+        if verdict is _FAILURE:
             self._failures += 1
             if origin:
                 self._causes.append(origin)
             if self._failures >= self.policy.failure_threshold:
-                return self._enter(CircuitState.OPEN, "failures", now)
-        elif verdict is Verdict.SUCCESS:
+                return self._enter(_OPEN, "failures", now)
+        elif verdict is _SUCCESS:
             self._failures = 0
             self._causes.clear()
         return None
@@ -159,32 +168,32 @@ class Circuit:
 
     def reset(self, now: float) -> Transition | None:
         """Close the circuit by hand. Attempts under way settle nothing afterwards."""
-        if self._state is CircuitState.CLOSED:
+        if self._state is _CLOSED:
             self._failures = 0
             self._causes.clear()
             return None
-        return self._enter(CircuitState.CLOSED, "reset", now)
+        return self._enter(_CLOSED, "reset", now)
 
     def _count(self, verdict: Verdict) -> None:
-        if verdict is Verdict.SUCCESS:
+        if verdict is _SUCCESS:
             self.counts.successes += 1
-        elif verdict is Verdict.FAILURE:
+        elif verdict is _FAILURE:
             self.counts.failures += 1
         else:
             self.counts.nothings += 1
 
     def _probed(self, verdict: Verdict, now: float, origin: bytes) -> Transition | None:
-        if verdict is Verdict.FAILURE:
+        if verdict is _FAILURE:
             self._failures += 1
             if origin:
                 self._causes.append(origin)
-            return self._enter(CircuitState.OPEN, "probe_failed", now)
-        if verdict is Verdict.SUCCESS:
+            return self._enter(_OPEN, "probe_failed", now)
+        if verdict is _SUCCESS:
             self._successes += 1
             if origin:
                 self._causes.append(origin)
             if self._successes >= self.policy.success_threshold:
-                return self._enter(CircuitState.CLOSED, "recovered", now)
+                return self._enter(_CLOSED, "recovered", now)
         return None
 
     def _enter(self, state: CircuitState, reason: str, now: float) -> Transition:
@@ -197,9 +206,9 @@ class Circuit:
         self._generation += 1
         self._successes = 0
         self._probe_at = None
-        if state is CircuitState.HALF_OPEN:
+        if state is _HALF_OPEN:
             self._causes.clear()
-        elif state is CircuitState.CLOSED:
+        elif state is _CLOSED:
             self._failures = 0
             self._causes.clear()
         return changed

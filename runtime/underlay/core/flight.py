@@ -101,6 +101,7 @@ class Flight:
         """A flight whose whole body is known: a hit, or a reply of our own."""
         flight = cls(0)
         flight._frames = deque(frames)
+        flight._held = sum(map(len, frames))
         flight._over = _COMPLETE
         return flight
 
@@ -108,6 +109,11 @@ class Flight:
     def readers(self) -> int:
         """How many readers hold the body."""
         return len(self._readers)
+
+    @property
+    def held(self) -> int:
+        """Bytes of the frames that are held."""
+        return self._held
 
     @property
     def over(self) -> Over | None:
@@ -193,7 +199,8 @@ class Flight:
         self._alone = 0
         if self._over is not None:
             return False
-        self._over = Over(ending, error) if error is not None or ending is not Ending.COMPLETE else _COMPLETE
+        clean = error is None and ending is _COMPLETE.ending
+        self._over = _COMPLETE if clean else Over(ending, error)
         return True
 
     def behind(self, reader: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     from underlay.telemetry.events import Usage
 
 __all__ = ["Attempt"]
+
+# A member is slow to reach through its class (CPython 3.11), and every call asks.
+_NOTHING = Verdict.NOTHING
+_COMPLETE, _DROPPED, _TRUNCATED, _FAILED = Ending.COMPLETE, Ending.DROPPED, Ending.TRUNCATED, Ending.FAILED
+_OFF = Mode.OFF
 
 _UNKNOWN = Outcome(complete=False, lost=True)
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
@@ -97,10 +103,7 @@ class Attempt:
                 kind = value
             elif size == 16 and name.lower() == b"content-encoding":
                 encoding = value.decode("latin-1")
-        kind = kind.lower()
-        self.stream = kind.startswith(b"text/event-stream")
-        media = kind.partition(b";")[0].strip()
-        self._typed = self.stream or media == b"application/json" or media.endswith(b"+json")
+        self.stream, self._typed = _media(kind)
         if encoding and encoding.lower() != "identity":
             self._decoder = decoder(encoding)
             if self._decoder is None:
@@ -153,7 +156,7 @@ class Attempt:
             return self._finish(ending, now, flight, mishap)
         except Exception as error:  # noqa: BLE001 never break the app
             self._engine.faults.report(Stage.RECORD, error)
-            self._close(Verdict.NOTHING, now, AttemptEnded(self.number, now - self._started, Verdict.NOTHING))
+            self._close(_NOTHING, now, AttemptEnded(self.number, now - self._started, _NOTHING))
             return ending, "", None
 
     def _finish(
@@ -162,18 +165,18 @@ class Attempt:
         upstream = self._upstream
         assert upstream is not None  # noqa: S101 finish follows answered
         outcome = self._outcome()
-        if outcome.complete and not self.stream and ending is not Ending.COMPLETE:
+        if outcome.complete and not self.stream and ending is not _COMPLETE:
             # JSON that reads as whole is whole only where its framing ended cleanly too.
             outcome = replace(outcome, complete=False)
         status = upstream.status
-        keep = ending is not Ending.DROPPED
+        keep = ending is not _DROPPED
         if not outcome.lost and 200 <= status < 300:
             if outcome.complete:
-                ending = Ending.COMPLETE
-            elif ending is Ending.COMPLETE and not outcome.finish_reasons and self._typed:
+                ending = _COMPLETE
+            elif ending is _COMPLETE and not outcome.finish_reasons and self._typed:
                 # Some servers say why they finished and leave the terminal event out: not kept, and no fault.
-                ending = Ending.TRUNCATED
-        if mishap is not None and ending is not Ending.COMPLETE and 200 <= status < 300 and not outcome.error:
+                ending = _TRUNCATED
+        if mishap is not None and ending is not _COMPLETE and 200 <= status < 300 and not outcome.error:
             verdict = mishap.verdict
         else:
             verdict = judge(status, ending, error=bool(outcome.error), blame=outcome.blame)
@@ -232,7 +235,7 @@ class Attempt:
         asked, upstream = self._asked, self._upstream
         if not asked.key or upstream is None:
             return None, asked.uncacheable
-        if self._engine.settings.llm_cache.mode is Mode.OFF:
+        if self._engine.settings.llm_cache.mode is _OFF:
             return None, "off"
         frames = flight.frames()
         plan = plan_store(
@@ -247,7 +250,7 @@ class Attempt:
             return None, plan.reason
         assert frames is not None  # noqa: S101 plan_store keeps only what fits
         headers = stored_headers(upstream.headers)
-        size = sum(map(len, frames)) + sum(map(len, chain.from_iterable(headers))) + _ENTRY_OVERHEAD
+        size = flight.held + sum(map(len, chain.from_iterable(headers))) + _ENTRY_OVERHEAD
         if size > self._engine.state.store.max_bytes:
             return None, "too_large"
         inputs = asked.ask.inputs
@@ -269,6 +272,14 @@ class Attempt:
         return entry, ""
 
 
+@lru_cache(maxsize=64)  # a provider has two or three
+def _media(kind: bytes) -> tuple[bool, bool]:
+    """Whether a content type is that of a stream of events, and whether its body can be seen to be cut."""
+    media = kind.lower().partition(b";")[0].strip()
+    stream = media.startswith(b"text/event-stream")
+    return stream, stream or media == b"application/json" or media.endswith(b"+json")
+
+
 def _error_type(status: int, ending: Ending, outcome: Outcome, mishap: Mishap | None) -> str:
     """A short, bounded name of what went wrong; empty when nothing did. The provider's own word wins over the
     status."""
@@ -276,8 +287,8 @@ def _error_type(status: int, ending: Ending, outcome: Outcome, mishap: Mishap | 
         return outcome.error
     if status >= 400:
         return str(status)
-    if ending is Ending.TRUNCATED:
+    if ending is _TRUNCATED:
         return "truncated"
-    if ending is Ending.FAILED:
+    if ending is _FAILED:
         return mishap.name if mishap is not None else "read_error"
     return "error" if outcome.error else ""

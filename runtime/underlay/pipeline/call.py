@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Call"]
 
+# A member is slow to reach through its class (CPython 3.11), and every call asks.
+_BYPASS = CacheResult.BYPASS
+_ALONE = BatchMode.ALONE
+
 
 class Call:
     """Ends once, with its reader. Times are seconds on the runtime's clock. `saved` is what its own request
@@ -37,8 +41,8 @@ class Call:
         self.watched = watched
         self.started = started
         self.stream = stream
-        self.result = CacheResult.BYPASS
-        self.batch_mode = BatchMode.ALONE
+        self.result = _BYPASS
+        self.batch_mode = _ALONE
         self.status: int | None = None
         self.error_type = ""
         self.saved: tuple[float | None, Usage | None] = (None, None)

@@ -45,22 +45,26 @@ class Circuits:
 
     def look(self, name: Name, now: float) -> Refusal | None:
         """Would an attempt be refused now? Takes no permit."""
+        circuit = self._circuits.get(name)
+        if circuit is None or circuit.closed:
+            return None  # without the lock: whatever changes meanwhile is met at the attempt
         with self._lock:
-            circuit = self._circuits.get(name)
-            return circuit.look(now) if circuit is not None else None
+            return circuit.look(now)
 
     def admit(self, name: Name, now: float) -> Permit | Refusal:
         """Take a permit for one attempt, or be refused."""
         with self._lock:
             permit, changed = self._circuit(name, now).admit(now)
-        self._announce(name, changed)
+        if changed is not None:
+            self._announce(name, changed)
         return permit
 
     def settle(self, name: Name, permit: Permit, verdict: Verdict, now: float, origin: bytes) -> None:
         """Report what an admitted attempt said about the provider."""
         with self._lock:
             changed = self._circuit(name, now).settle(permit, verdict, now, origin)
-        self._announce(name, changed)
+        if changed is not None:
+            self._announce(name, changed)
 
     def refused(self, name: Name, now: float) -> None:
         """Count one refused call."""
@@ -72,7 +76,8 @@ class Circuits:
         with self._lock:
             circuit = self._circuits.get(name)
             changed = circuit.reset(now) if circuit is not None else None
-        self._announce(name, changed)
+        if changed is not None:
+            self._announce(name, changed)
 
     def view(self, name: Name, now: float) -> CircuitView:
         """One circuit; a model that was never called reads as closed."""
@@ -100,20 +105,19 @@ class Circuits:
         else:
             del self._circuits[idle]
 
-    def _announce(self, name: Name, changed: Transition | None) -> None:
-        if changed is not None:
-            self._tell(
-                CircuitChanged(
-                    name.provider,
-                    name.model,
-                    changed.left,
-                    changed.entered,
-                    changed.reason,
-                    changed.lasted,
-                    changed.failures,
-                    changed.causes,
-                )
+    def _announce(self, name: Name, changed: Transition) -> None:
+        self._tell(
+            CircuitChanged(
+                name.provider,
+                name.model,
+                changed.left,
+                changed.entered,
+                changed.reason,
+                changed.lasted,
+                changed.failures,
+                changed.causes,
             )
+        )
 
 
 def _view(name: Name, circuit: Circuit, now: float) -> CircuitView:

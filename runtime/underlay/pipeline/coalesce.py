@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["coalesce", "joined", "release_lead"]
 
+# A member is slow to reach through its class (CPython 3.11), and every call asks.
+_OFF, _OBSERVE, _ENFORCE = Mode.OFF, Mode.OBSERVE, Mode.ENFORCE
+_SENDING, _FLYING, _FAILED, _APART, _GONE = Fate.SENDING, Fate.FLYING, Fate.FAILED, Fate.APART, Fate.GONE
+_COALESCED, _REFUSED = CacheResult.COALESCED, CacheResult.REFUSED
+
 _COLLAPSED = (b"cache-status", b"underlay; fwd=miss; collapsed")  # RFC 9211
 # The place in `Timeouts` of what each exception ran out of.
 _TIMEOUTS = {"ConnectTimeout": 0, "ReadTimeout": 1, "WriteTimeout": 2, "PoolTimeout": 3}
@@ -38,9 +43,9 @@ _leading: ContextVar[tuple[ReferenceType[Lead], ...]] = ContextVar("underlay_lea
 async def coalesce(flow: Flow) -> Step:
     """Read the answer that an identical call is fetching, or fetch it for all who come meanwhile."""
     settings, asked = flow.engine.settings.coalesce, flow.asked
-    if settings.mode is Mode.OFF or not asked.key or asked.directives.no_store or asked.directives.no_cache:
+    if settings.mode is _OFF or not asked.key or asked.directives.no_store or asked.directives.no_cache:
         return PROCEED
-    if settings.mode is Mode.OBSERVE:
+    if settings.mode is _OBSERVE:
         _observe(flow)
         return PROCEED
     if flow.lead is None:
@@ -87,24 +92,24 @@ async def _enter(flow: Flow) -> Step | None:
 def _ancestors() -> list[ReferenceType[Lead]]:
     """The functions that lead and run in this context: who asks from inside of one is part of it, and must
     not wait for it. What a client sends from inside of a send never comes here: the seam lets it pass."""
-    return [known for known in _leading.get() if (lead := known()) is not None and lead.fate is Fate.SENDING]
+    return [known for known in _leading.get() if (lead := known()) is not None and lead.fate is _SENDING]
 
 
 def _outcome(flow: Flow, lead: Lead) -> Step | None:
     """What a follower does by its lead's fate; None: ask anew."""
-    if lead.fate is Fate.SENDING:
+    if lead.fate is _SENDING:
         waiter = flow.engine.state.flights.wait(lead, flow.ports)
         if waiter is not None:
             return _overdue(flow) or Wait(waiter, _limit(flow))
     fate = lead.fate
-    if fate is Fate.FLYING:
+    if fate is _FLYING:
         return Join(lead)
-    if fate is Fate.FAILED and not _impatient(lead, flow.ports.timeouts):
+    if fate is _FAILED and not _impatient(lead, flow.ports.timeouts):
         assert lead.error is not None  # noqa: S101 a failed lead has its error
-        flow.call.result = CacheResult.COALESCED
+        flow.call.result = _COALESCED
         flow.foreign = flow.ports.adopt(lead.error)
         raise flow.foreign
-    return PROCEED if fate is Fate.APART else None
+    return PROCEED if fate is _APART else None
 
 
 def _overdue(flow: Flow) -> Step | None:
@@ -113,7 +118,7 @@ def _overdue(flow: Flow) -> Step | None:
         return None
     if flow.ports.timeouts.read is None:
         return PROCEED
-    flow.call.result = CacheResult.COALESCED
+    flow.call.result = _COALESCED
     flow.foreign = flow.ports.timed_out()
     raise flow.foreign
 
@@ -137,7 +142,7 @@ async def _landed(flow: Flow) -> Reply | None:
     """The entry that was stored since this call looked into the cache, as its reply."""
     engine = flow.engine
     flow.looked = engine.state.flights.landings
-    return await _from_store(flow) if engine.settings.llm_cache.mode is Mode.ENFORCE else None
+    return await _from_store(flow) if engine.settings.llm_cache.mode is _ENFORCE else None
 
 
 async def _from_store(flow: Flow) -> Reply | None:
@@ -146,7 +151,7 @@ async def _from_store(flow: Flow) -> Reply | None:
     if not isinstance(found, Found):
         return None
     entry = found.entry
-    flow.call.result = CacheResult.COALESCED
+    flow.call.result = _COALESCED
     flow.call.stream = entry.stream
     flow.call.saved = (entry.cost_usd, entry.usage)
     flow.call.watched.event(Coalesced(entry.origin, 0.0 if flow.since is None else now - flow.since))
@@ -157,7 +162,7 @@ async def _lease(flow: Flow, lead: Lead) -> Step:
     """Lead in this home; elsewhere somebody may be fetching the same, so take the lease or wait, bounded, for
     the entry."""
     engine, ports = flow.engine, flow.ports
-    if engine.settings.llm_cache.mode is not Mode.ENFORCE or not lead.leases:
+    if engine.settings.llm_cache.mode is not _ENFORCE or not lead.leases:
         return PROCEED
     if flow.elsewhere is not None:
         _stop_waiting(flow, lead)
@@ -226,7 +231,7 @@ async def joined(flow: Flow, lead: Lead) -> Reply | None:
         flow.engine.state.flights.forget(lead)
         return None
     flow.call.stream = body.stream
-    alone, flow.call.result = flow.call.result, CacheResult.COALESCED
+    alone, flow.call.result = flow.call.result, _COALESCED
     try:
         if not await reader.prime():
             flow.call.result = alone
@@ -249,15 +254,15 @@ def release_lead(flow: Flow, error: BaseException | None, mishap: Mishap | None)
     a fault of ours made it pass.
     """
     lead = flow.lead
-    if lead is None or lead.fate is not Fate.SENDING:
+    if lead is None or lead.fate is not _SENDING:
         return
     if flow.elsewhere is not None:
         _stop_waiting(flow, lead)
     flights, free = flow.engine.state.flights, flow.ports.free
     if isinstance(error, Exception) and mishap is not None and mishap.verdict is Verdict.FAILURE:
         # Not the exception itself: its frames lead back to the lead.
-        flights.ended(lead, Fate.FAILED, free, flow.ports.adopt(error))
-    elif error is None and flow.call is not None and flow.call.result is CacheResult.REFUSED:
-        flights.ended(lead, Fate.APART, free)
+        flights.ended(lead, _FAILED, free, flow.ports.adopt(error))
+    elif error is None and flow.call is not None and flow.call.result is _REFUSED:
+        flights.ended(lead, _APART, free)
     else:
-        flights.ended(lead, Fate.GONE, free)
+        flights.ended(lead, _GONE, free)

@@ -39,6 +39,10 @@ class Fate(Enum):
     GONE = "gone"
 
 
+# A member is slow to reach through its class (CPython 3.11), and every call asks.
+_SENDING, _FLYING = Fate.SENDING, Fate.FLYING
+
+
 class Lead:
     """A call that fetches an answer, as others see it. `token` is that of its lease, 0 without one. `leases`
     false: another call of this home has the lease, and nobody waits for a flight that only they may drive.
@@ -69,7 +73,7 @@ class Lead:
         self.watched = watched
         self.leases = True
         self.contended = False
-        self.fate = Fate.SENDING
+        self.fate = _SENDING
         self.body: object | None = None  # a `reader.Body`
         self.error: Exception | None = None
         self.token = 0
@@ -138,7 +142,7 @@ class Flights:
     def wait(self, lead: Lead, ports: Ports) -> object | None:
         """A waiter for the lead's head, or None when it is sending no more."""
         with self._lock:
-            if lead.fate is not Fate.SENDING:
+            if lead.fate is not _SENDING:
                 return None
             waiter = ports.waiter()
             lead.waiting.append((ports, waiter))
@@ -163,7 +167,7 @@ class Flights:
     def answered(self, lead: Lead, body: object) -> None:
         """The head came: the body can be joined."""
         lead.body = body
-        self._decide(lead, Fate.FLYING)
+        self._decide(lead, _FLYING)
 
     def ended(self, lead: Lead, fate: Fate, free: Free, error: Exception | None = None) -> None:
         """The lead ends without a body. `free` gives its lease back."""

@@ -36,8 +36,13 @@ if TYPE_CHECKING:
 
 __all__ = ["perform"]
 
+# A member is slow to reach through its class (CPython 3.11), and every call asks.
+_COMPLETE = Ending.COMPLETE
+_CALL, _ATTEMPT = Stage.CALL, Stage.ATTEMPT
+_OFF = Mode.OFF
+
 # A fault of ours says nothing about the provider, of whatever class it is.
-_OURS = Mishap(Ending.COMPLETE, Verdict.NOTHING, "")
+_OURS = Mishap(_COMPLETE, Verdict.NOTHING, "")
 
 
 async def perform(engine: Engine, exchange: Exchange, candidate: Candidate, ports: Ports) -> Reply:
@@ -67,7 +72,7 @@ async def _stages(flow: Flow, candidate: Candidate) -> Reply:
     if asked is None:
         return await _untouched(flow)
     flow.asked = asked
-    flow.stage = Stage.CALL
+    flow.stage = _CALL
     _open(flow)
     for stage, step in STAGES:
         flow.stage = stage
@@ -77,7 +82,7 @@ async def _stages(flow: Flow, candidate: Candidate) -> Reply:
             if reply is not None:
                 return reply
             answer = await step(flow)
-    flow.stage = Stage.ATTEMPT
+    flow.stage = _ATTEMPT
     return await _attempt(flow)
 
 
@@ -140,13 +145,13 @@ async def _attempt(flow: Flow) -> Reply:
 
 
 def _landed(engine: Engine, seat: Seat, now: float, ending: Ending) -> None:
-    engine.state.windows.landed(seat, now, answered=ending is Ending.COMPLETE)
+    engine.state.windows.landed(seat, now, answered=ending is _COMPLETE)
 
 
 def _cap(flow: Flow) -> int:
     """Bytes of an answer that are held, for the store and for those who join."""
     settings = flow.engine.settings
-    kept = settings.llm_cache.mode is not Mode.OFF or flow.lead is not None
+    kept = settings.llm_cache.mode is not _OFF or flow.lead is not None
     return settings.llm_cache.max_entry_bytes if flow.asked.key and kept else 0
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from underlay.stores.store import Held, Lease
     from underlay.telemetry.attributes import Ending, Verdict
 
-__all__ = ["NO_TIMEOUTS", "Exchange", "Mishap", "Ports", "Timeouts", "Upstream", "url_of"]
+__all__ = ["NO_TIMEOUTS", "Exchange", "Mishap", "Now", "Ports", "Timeouts", "Upstream", "url_of"]
 
 
 class Timeouts(NamedTuple):
@@ -70,6 +70,13 @@ class Mishap:
     name: str
 
 
+class Now(Protocol):
+    """Tells the time: seconds on the runtime's monotonic clock. The clock's own function, for a call asks a
+    dozen times."""
+
+    def __call__(self) -> float: ...
+
+
 class Ports(Protocol):
     """One call's access to time, network, store and waiting. `sent` turns true when a request starts to
     leave.
@@ -101,8 +108,9 @@ class Ports(Protocol):
         loop, which would wait for what only that loop can bring."""
         ...
 
-    def now(self) -> float:
-        """Seconds on the runtime's monotonic clock."""
+    @property
+    def now(self) -> Now:
+        """Tells the time."""
         ...
 
     def describe(self, error: BaseException) -> Mishap:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Body", "Reader"]
 
+# A member is slow to reach through its class (CPython 3.11), and every call asks.
+_FAILED, _COMPLETE, _CLOSED, _DROPPED = Ending.FAILED, Ending.COMPLETE, Ending.CLOSED, Ending.DROPPED
+_COALESCED = CacheResult.COALESCED
+
 
 class Body:
     """A flight with what it needs of the world: its upstream, its books, and who waits for its next frame.
@@ -108,10 +112,10 @@ class Body:
         try:
             data = await ports.pull(upstream)
         except BaseException as error:
-            await self._end(ports, Ending.FAILED, error, ports.describe(error))
+            await self._end(ports, _FAILED, error, ports.describe(error))
             raise
         if data is None:
-            await self._end(ports, Ending.COMPLETE)
+            await self._end(ports, _COMPLETE)
             return self.flight.over if alone else None
         if self._attempt is not None:
             self._attempt.feed(data)
@@ -143,11 +147,11 @@ class Body:
 
     async def conclude(self, ports: Ports) -> None:
         """The whole body is here: settle, and store it."""
-        await self._end(ports, Ending.COMPLETE)
+        await self._end(ports, _COMPLETE)
 
     async def desert(self, ports: Ports) -> None:
         """The last reader left a body that runs on."""
-        await self._end(ports, Ending.CLOSED)
+        await self._end(ports, _CLOSED)
 
     def halt(self) -> None:
         """A reader left while a pull is under way: when it was the last, a pull that was made for all ends
@@ -160,10 +164,10 @@ class Body:
     def dropped(self, now: float) -> None:
         """The last reader was garbage-collected at `now`: the books are closed, the connection is left to its
         owner's collector."""
-        self._settle(now, Ending.DROPPED, None)
+        self._settle(now, _DROPPED, None)
         with self.lock:
-            self.flight.end(Ending.DROPPED)
-        self._land(now, None, Ending.DROPPED)
+            self.flight.end(_DROPPED)
+        self._land(now, None, _DROPPED)
         self._wake()
 
     async def _end(
@@ -180,7 +184,7 @@ class Body:
                 stored = await self._keep(ports, entry)
         finally:
             with self.lock:
-                self.flight.end(ending, error if ending is not Ending.COMPLETE else None)
+                self.flight.end(ending, error if ending is not _COMPLETE else None)
             self._land(ports.now(), ports, ending, stored=stored)
             if self._waiting:  # after the end nobody enlists
                 self._wake()
@@ -360,8 +364,8 @@ class Reader:
                 body.halt()
         finally:
             over = body.flight.over
-            ended = over.ending if over is not None else Ending.COMPLETE if whole else Ending.CLOSED
-            self._end(Ending.CLOSED if early else ended)
+            ended = over.ending if over is not None else _COMPLETE if whole else _CLOSED
+            self._end(_CLOSED if early else ended)
 
     def drop(self, now: float) -> None:
         """This reader was garbage-collected at `now`. Book-keeping only: no I/O from a finaliser."""
@@ -370,8 +374,8 @@ class Reader:
         if last:
             body.dropped(now)
         over = body.flight.over
-        whole = over is not None and over.ending is Ending.COMPLETE and not early
-        self._call.end(Ending.COMPLETE if whole else Ending.DROPPED, now, body.error_type)
+        whole = over is not None and over.ending is _COMPLETE and not early
+        self._call.end(_COMPLETE if whole else _DROPPED, now, body.error_type)
 
     def _leave(self) -> tuple[bool, bool]:
         """Whether frames were left unread, and whether upstream must be closed now."""
@@ -382,7 +386,7 @@ class Reader:
 
     def _end(self, ending: Ending, name: str = "") -> None:
         body, call = self._body, self._call
-        if call.result is CacheResult.COALESCED and ending is Ending.COMPLETE:
+        if call.result is _COALESCED and ending is _COMPLETE:
             call.saved = body.spent or body.so_far() or call.saved
         call.end(ending, self._ports.now(), body.error_type or name)
 

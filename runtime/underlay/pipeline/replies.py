@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["admit", "finished", "refuse", "stored_reply"]
 
+# A member is slow to reach through its class (CPython 3.11), and every call asks.
+_OFF, _OBSERVE = Mode.OFF, Mode.OBSERVE
+
 
 def stored_reply(flow: Flow, found: Found) -> Reply:
     """A stored answer, replayed."""
@@ -35,13 +38,13 @@ def admit(flow: Flow) -> Refusal | None:
     """Take a permit for one attempt, or be refused. A breaker that observes only says so."""
     engine = flow.engine
     mode = engine.settings.circuit_breaker.mode
-    if mode is Mode.OFF:
+    if mode is _OFF:
         return None
     permit = engine.state.circuits.admit(flow.asked.circuit, flow.ports.now())
     if not isinstance(permit, Refusal):
         flow.permit = permit
         return None
-    if mode is Mode.OBSERVE:
+    if mode is _OBSERVE:
         refuse(flow, permit)
         return None
     return permit
@@ -50,7 +53,7 @@ def admit(flow: Flow) -> Refusal | None:
 def refuse(flow: Flow, refusal: Refusal) -> Step:
     """Answer with the dialect's own error: the SDKs retry what a transport raises, and sleep before they
     do."""
-    observed = flow.engine.settings.circuit_breaker.mode is Mode.OBSERVE
+    observed = flow.engine.settings.circuit_breaker.mode is _OBSERVE
     flow.call.watched.event(CircuitRefused(refusal.state, refusal.retry_after, observed))
     if observed:
         return PROCEED

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from underlay.pipeline.faults import Faults
 from underlay.telemetry.attributes import Stage
 from underlay.telemetry.events import Faulted
+from underlay.telemetry.listener import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,6 +119,8 @@ class _Sending:
         for handle in self._handles:
             try:
                 scope = handle.attempt()
+                if scope is NOTHING:
+                    continue
                 scope.__enter__()
             except Exception as error:  # noqa: BLE001 a listener is foreign code
                 self._faults.report(Stage.LISTENER, error)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from underlay.telemetry.events import BatchEnded, BatchStarted, CallEvent, CallStarted, ProcessEvent
 
-__all__ = ["Dispatch", "DispatchListener", "Handle", "Listener", "QuietHandle"]
+__all__ = ["NOTHING", "Dispatch", "DispatchListener", "Handle", "Listener", "QuietHandle"]
 
-_NOTHING = nullcontext()
+NOTHING: Final = nullcontext()
+"""What a handle enters around a send when it has nothing to enter."""
 
 
 class Handle(Protocol):
@@ -82,7 +83,7 @@ class QuietHandle:
 
     def attempt(self) -> AbstractContextManager[object]:
         """Enter nothing."""
-        return _NOTHING
+        return NOTHING
 
     def origin(self) -> bytes:
         """Nothing to link."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from underlay.core.cache import Entry
     from underlay.pipeline.engine import Engine
-    from underlay.pipeline.ports import Timeouts
+    from underlay.pipeline.ports import Now, Timeouts
     from underlay.pipeline.reader import Reader
     from underlay.stores.store import Lease, Store
     from underlay.transports.homes import Home
@@ -82,7 +82,7 @@ class BasePorts:
         self._engine = engine
         self._home = home
         self.home: Hashable = home.identity
-        self.now: Callable[[], float] = engine.clock.now
+        self.now: Now = engine.clock.now
         self.sent = False
         self.timeouts = timeouts
 
