@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["OTHER", "ModelStats", "Statistics", "percentile"]
 
 _TYPES_LIMIT = 50  # kinds of error told apart per model
+_TOLD_LIMIT = 64  # events noted before they are counted: some 30 us of one call in twenty
 
 
 def percentile(ordered: Sequence[float], share: float) -> float | None:
@@ -92,13 +93,18 @@ def _add_usage(tokens: Counter[str], usage: Usage | None) -> None:
 
 
 class Statistics:
-    """Counts what the events say, per (provider, model)."""
+    """Counts what the events say, per (provider, model).
+
+    What a call tells is only noted (`told`) and counted many at a time, by whoever reads or by the call that
+    makes the notes too many: counted one by one, each call would pay three locks for it.
+    """
 
     def __init__(self, settings: StatisticsSettings) -> None:
         self._settings = settings
         self._lock = Lock()
         self._models: dict[tuple[str, str], ModelStats] = {}
         self.faults: Counter[str] = Counter()
+        self.told: deque[tuple[str, str, CallEvent]] = deque()
 
     def forked(self) -> None:
         """In a fork child: a fresh lock, and totals from zero, as the child exports under its own instance
@@ -106,6 +112,7 @@ class Statistics:
         self._lock = Lock()
         self._models = {}
         self.faults = Counter()
+        self.told = deque()
 
     def start(self, started: CallStarted) -> _Counting:
         """A call began."""
@@ -113,8 +120,18 @@ class Statistics:
 
     def counting(self, provider: str, model: str) -> _Counting:
         """What counts the events of a call of this model."""
+        return _Counting(self, provider, model)
+
+    def settle(self) -> None:
+        """Count what was noted."""
         with self._lock:
-            return _Counting(self, self._of(provider, model))
+            self._settle()
+
+    def _settle(self) -> None:
+        told = self.told
+        for _ in range(len(told)):
+            provider, model, event = told.popleft()
+            _COUNTED[type(event)](self._of(provider, model), event)
 
     def dispatch(self, started: BatchStarted) -> None:
         """A window left. How it ends is counted call by call."""
@@ -137,16 +154,19 @@ class Statistics:
     def models(self) -> dict[tuple[str, str], ModelStats]:
         """A copy of everything, safe to read at leisure."""
         with self._lock:
+            self._settle()
             return {name: _copy(stats) for name, stats in self._models.items()}
 
     def names(self) -> tuple[tuple[str, str], ...]:
         """The (provider, model) pairs that are told apart so far."""
         with self._lock:
+            self._settle()
             return tuple(self._models)
 
     def name_of(self, provider: str, model: str) -> tuple[str, str]:
         """Under which (provider, model) its calls are counted: its own, or OTHER beyond the bound."""
         with self._lock:
+            self._settle()
             return self._named(provider, model)
 
     def _of(self, provider: str, model: str) -> ModelStats:
@@ -231,14 +251,16 @@ def _copy(stats: ModelStats) -> ModelStats:
 class _Counting(QuietHandle):
     """Statistics' hold on one call."""
 
-    __slots__ = ("_statistics", "_stats")
+    __slots__ = ("_model", "_provider", "_statistics")
 
-    def __init__(self, statistics: Statistics, stats: ModelStats) -> None:
+    def __init__(self, statistics: Statistics, provider: str, model: str) -> None:
         self._statistics = statistics
-        self._stats = stats
+        self._provider = provider
+        self._model = model
 
     def event(self, event: CallEvent) -> None:
-        count = _COUNTED.get(type(event))
-        if count is not None:
-            with self._statistics._lock:  # asked for anew: a fork child has another
-                count(self._stats, event)
+        if type(event) in _COUNTED:
+            told = self._statistics.told
+            told.append((self._provider, self._model, event))
+            if len(told) >= _TOLD_LIMIT:
+                self._statistics.settle()
