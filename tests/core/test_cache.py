@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -151,10 +149,3 @@ def test_a_hit_says_that_it_is_one() -> None:
         (b"age", b"1"),
         (b"cache-status", b"underlay; hit; ttl=58"),
     ]
-
-
-def test_an_entry_cannot_be_changed() -> None:
-    """An entry is shared by every caller that it answers, so it is frozen."""
-    with pytest.raises(AttributeError):
-        ENTRY.status = 500  # type: ignore[misc]
-    assert replace(ENTRY, status=500) != ENTRY

@@ -3,7 +3,6 @@ bytes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -32,7 +31,7 @@ __all__ = [
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)  # shared by every caller that it answers
+@record(frozen=True, slots=True)
 class Entry:
     """One stored answer: the exact frames that came, and what it took to make them.
 

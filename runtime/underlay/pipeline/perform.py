@@ -50,7 +50,14 @@ async def perform(engine: Engine, exchange: Exchange, candidate: Candidate, port
     own cancellation."""
     flow = Flow(engine, exchange, ports)
     try:
-        reply = await _stages(flow, candidate)
+        engine.settle_dropped()
+        asked = recognise(exchange, candidate, engine.settings.llm_cache, engine.secret, engine.state.memo)
+        if asked is None:
+            return await _untouched(flow)
+        flow.asked = asked
+        flow.stage = _CALL
+        _open(flow)
+        reply = await _answer(flow)
         if reply.upstream is None:
             _release(flow, None, None)  # answered without an upstream body of its own
         return reply
@@ -65,15 +72,7 @@ async def perform(engine: Engine, exchange: Exchange, candidate: Candidate, port
         flow.foreign = None
 
 
-async def _stages(flow: Flow, candidate: Candidate) -> Reply:
-    engine = flow.engine
-    engine.settle_dropped()
-    asked = recognise(flow.exchange, candidate, engine.settings.llm_cache, engine.secret, engine.state.memo)
-    if asked is None:
-        return await _untouched(flow)
-    flow.asked = asked
-    flow.stage = _CALL
-    _open(flow)
+async def _answer(flow: Flow) -> Reply:
     for stage, step in STAGES:
         flow.stage = stage
         answer = await step(flow)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from underlay.pipeline.faults import Faults
 from underlay.telemetry.attributes import Stage
 from underlay.telemetry.events import Faulted
-from underlay.telemetry.listener import NOTHING
+from underlay.telemetry.listener import NOTHING, QuietHandle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,12 +30,14 @@ class _Held(Protocol):
 
 
 class Watched:
-    """Every listener's handle on one call."""
+    """Every listener's handle on one call. `_speaking` are those that may have a scope or a pointer to
+    give."""
 
-    __slots__ = ("_faults", "_handles")
+    __slots__ = ("_faults", "_handles", "_speaking")
 
     def __init__(self, handles: Sequence[Handle], faults: Faults) -> None:
         self._handles = handles
+        self._speaking = [handle for handle in handles if _speaks(type(handle))]
         self._faults = faults
 
     def event(self, event: CallEvent) -> None:
@@ -47,11 +50,11 @@ class Watched:
 
     def origin(self) -> bytes:
         """The first listener's pointer to this call that is not empty."""
-        return _origin(self._handles, self._faults)
+        return _origin(self._speaking, self._faults) if self._speaking else b""
 
     def trace_id(self) -> str:
         """The first listener's trace of this call that is not empty."""
-        for handle in self._handles:
+        for handle in self._speaking:
             try:
                 trace_id = handle.trace_id()
             except Exception as error:  # noqa: BLE001 a listener is foreign code
@@ -61,9 +64,16 @@ class Watched:
                     return trace_id
         return ""
 
-    def sending(self) -> _Sending:
+    def sending(self) -> AbstractContextManager[object]:
         """Entered around the send alone."""
-        return _Sending(self._handles, self._faults)
+        return _Sending(self._speaking, self._faults) if self._speaking else NOTHING
+
+
+@lru_cache(maxsize=64)
+def _speaks(kind: type) -> bool:
+    """Whether handles of this class have anything to give, or are as quiet as their base."""
+    asked = ("attempt", "origin", "trace_id")
+    return any(getattr(kind, name, None) is not getattr(QuietHandle, name) for name in asked)
 
 
 class WatchedDispatch:
@@ -119,8 +129,6 @@ class _Sending:
         for handle in self._handles:
             try:
                 scope = handle.attempt()
-                if scope is NOTHING:
-                    continue
                 scope.__enter__()
             except Exception as error:  # noqa: BLE001 a listener is foreign code
                 self._faults.report(Stage.LISTENER, error)

@@ -87,7 +87,7 @@ THREADS = Threads()
 class AsyncioHome:
     """One asyncio event loop."""
 
-    __slots__ = ("_tasks", "identity")
+    __slots__ = ("identity",)
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.identity = loop
@@ -213,7 +213,5 @@ def current_home() -> Home:
     trio = sys.modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_run():
         return TrioHome(trio)
-    # Who runs in a loop has it loaded: at the top it would cost every synchronous program 20 ms at its start.
-    import asyncio
-
-    return AsyncioHome(asyncio.get_running_loop())
+    # Who runs in a loop has it loaded: imported, it would cost every synchronous program 20 ms at its start.
+    return AsyncioHome(sys.modules["asyncio"].get_running_loop())
