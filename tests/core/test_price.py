@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import time as clock
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,10 @@ import pytest
 from genai_prices import Usage as SourceUsage
 from genai_prices import data_snapshot
 from genai_prices import types as source
+from hypothesis import given
+from hypothesis import strategies as st
 
-from underlay.core.price import PRICE_IDS, Price, PriceBook, cost, matches
+from underlay.core.price import PRICE_IDS, UNITS, Price, PriceBook, Rate, cost, matches
 from underlay.core.usage import Billing
 from underlay.telemetry.events import Usage
 
@@ -189,6 +192,78 @@ def test_costs_equal_the_source_over_the_whole_table(provider: source.Provider) 
     assert wrong == []
 
 
+COUNT = st.one_of(st.none(), st.integers(0, 9), st.integers(199_990, 200_010))
+AMOUNT = st.one_of(st.sampled_from([0, 0.15, 3]), st.sampled_from([[3, [5, 6], [200_000, 9]], [0, [5, 1]]]))
+PRICES = st.dictionaries(st.sampled_from(sorted(UNITS)), AMOUNT, min_size=1, max_size=6)
+WORD_KEY, WORD = st.sampled_from(["service_tier", "speed"]), st.sampled_from(["flex", "fast"])
+WORDS = st.dictionaries(WORD_KEY, WORD, max_size=2)
+WHEN = st.dictionaries(WORD_KEY, WORD, min_size=1, max_size=2)
+USAGE = st.builds(Usage, COUNT, COUNT, COUNT, COUNT, COUNT)
+BILLING = st.one_of(st.none(), st.builds(Billing, COUNT, COUNT, WORDS, COUNT, COUNT))
+PERIOD = st.sampled_from([None, "2026-10-12", "2027-01-01", [0, 3600]])
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> Price:
+    """A row of any prices, periods and variants."""
+    periods = draw(st.lists(st.tuples(PERIOD, PRICES), min_size=1, max_size=2))
+    variants = draw(st.lists(st.tuples(WHEN, PERIOD, PRICES), max_size=2))
+    row = ["m", "=m", [list(each) for each in periods], [list(each) for each in variants]]
+    table = {"schema": 1, "version": "0", "date": "2026-01-01", "providers": {"p": {"models": [row]}}}
+    found = PriceBook.from_json(table).resolve("p", "m")
+    assert found is not None
+    return found
+
+
+def plain_cost(rates: tuple[Rate, ...], usage: Usage, billing: Billing) -> float | None:
+    """The sum as the rules say it: every count less its parts, at the tier of the input."""
+    parts = {
+        "cache_read": usage.cache_read_tokens,
+        "cache_write": usage.cache_write_tokens,
+        "reasoning": usage.reasoning_tokens,
+        "cache_write_1h": billing.cache_write_1h_tokens,
+        "input_audio": billing.input_audio_tokens,
+        "output_audio": billing.output_audio_tokens,
+        "web_searches": billing.web_searches,
+        "cache_audio_read": 0,
+        "requests": 1,
+    }
+    counts = {name: count or 0 for name, count in parts.items()}
+    counts |= {"input": usage.input_tokens, "output": usage.output_tokens}
+    overlap = counts["cache_read"] and counts["input_audio"]
+    if overlap and any(rate.counted == "cache_audio_read" for rate in rates):
+        return None
+    total, leaves = 0.0, []
+    for rate in rates:
+        within = sum(leaves[part] for part in rate.parts)
+        count = counts[rate.counted]
+        if count is None and rate.base == 0 and not rate.tiers:
+            count = within
+        if count is None or count < within:
+            return None
+        leaves.append(count - within)
+        reached = [each for above, each in rate.tiers if (usage.input_tokens or 0) > above]
+        total += (reached[-1] if reached else rate.base) * (count - within) / rate.per
+    return total
+
+
+@given(rows(), USAGE, BILLING)
+def test_the_sum_is_that_of_the_rules(row: Price, usage: Usage, billing: Billing | None) -> None:
+    """Any prices, tiers and counts, unknown ones included, give what the rules say, to the last bit."""
+    row = replace(row, periods=row.periods[:1], rates=row.rates[:1], variants=(), words=frozenset())
+    assert cost(row, usage, at=AT, billing=billing) == plain_cost(row.rates[0], usage, billing or Billing())
+
+
+@given(rows(), USAGE, BILLING)
+def test_a_row_whose_words_are_not_said_takes_the_short_way(
+    row: Price, usage: Usage, billing: Billing | None
+) -> None:
+    """Looking through the variants one by one gives the same price."""
+    said = frozenset(billing.context.values()) if billing else frozenset()
+    long = replace(row, words=row.words | said)
+    assert cost(row, usage, at=AT, billing=billing) == cost(long, usage, at=AT, billing=billing)
+
+
 def price(provider: str, model: str) -> Price:
     found = BOOK.resolve(provider, model)
     assert found is not None
@@ -246,18 +321,21 @@ def test_embeddings_need_no_output() -> None:
 
 
 def test_a_price_of_zero_needs_no_count() -> None:
-    """An unknown count with a price of 0 does not make the cost unknown."""
+    """An unknown count with a price of 0 does not make the cost unknown, unless the price rises."""
+    free = {"input_mtok": 1, "output_mtok": 0}
+    rising = {"input_mtok": 1, "output_mtok": [0, [5, 1]]}
     book = PriceBook.from_json(
         {
             "schema": 1,
             "version": "0",
             "date": "2026-01-01",
-            "providers": {"p": {"models": [["m", "=m", {"input_mtok": 1, "output_mtok": 0}]]}},
+            "providers": {"p": {"models": [["m", "=m", free], ["r", "=r", rising]]}},
         }
     )
-    found = book.resolve("p", "m")
-    assert found is not None
-    assert book.cost(found, Usage(1_000_000)) == 1.0
+    for model, wanted in (("m", 1.0), ("r", None)):
+        found = book.resolve("p", model)
+        assert found is not None
+        assert book.cost(found, Usage(1_000_000)) == wanted
 
 
 def test_the_default_moment_is_the_tables_date() -> None:

@@ -79,6 +79,20 @@ def test_byte_by_byte_equals_whole(stream: bytes) -> None:
     assert whole.feed(stream) == [e for byte in stream for e in single.feed(bytes([byte]))]
 
 
+WHOLE = st.lists(st.one_of(LINE, st.just(b"data: a\rdata: b")), min_size=1, max_size=6).map(
+    lambda lines: b"\n".join(lines) + b"\n\n"
+)
+"""Chunks that end where an event does."""
+
+
+@given(st.lists(WHOLE, max_size=6))
+def test_whole_chunks_take_the_short_way_to_the_same_events(chunks: list[bytes]) -> None:
+    """Whatever whole events the later chunks of a stream hold, they are those of the standard."""
+    stream = [b"data: first\n\n", *chunks]
+    parser = SSEParser()
+    assert [event for chunk in stream for event in parser.feed(chunk)] == reference(b"".join(stream))
+
+
 @given(st.lists(st.binary(max_size=40), max_size=20))
 def test_noise_never_raises(chunks: list[bytes]) -> None:
     """Arbitrary bytes give events or nothing, never an exception."""
@@ -98,13 +112,25 @@ def test_noise_never_raises(chunks: list[bytes]) -> None:
         (b"event: x\n\ndata: y\n\n", [(b"", b"y")]),
         (b": ping\n\ndata: a\n\n", [(b"", b"a")]),
         (b"data: a\n\n\n\ndata: b\n\n", [(b"", b"a"), (b"", b"b")]),
-        (b"\xef\xbb\xbfdata: a\r\n\r\n", [(b"", b"a")]),
+        (b"data: \n\n", [(b"", b"")]),
+        (b"event:  x\ndata:  a\n\n", [(b" x", b" a")]),
+        (b"event: x\nid: 7\ndata: a\n\n", [(b"x", b"a")]),
+        (b"event: x data: y\n\n", []),
+        (b"id: data: y\n\n", []),
+        (b"event: x\ndata: a\rdata: b\n\n", [(b"x", b"a\nb")]),
     ],
 )
 def test_documented_cases(stream: bytes, events: list[Event]) -> None:
-    """Comments, several data lines, a field without a colon and a byte order mark are read as the standard
-    says."""
-    assert SSEParser().feed(stream) == events
+    """Comments, several data lines and a field without a colon are read as the standard says, at the start
+    and later."""
+    parser = SSEParser()
+    assert parser.feed(stream) == events
+    assert parser.feed(stream) == events
+
+
+def test_a_byte_order_mark_is_passed_over() -> None:
+    """At the start of the stream, as the standard says."""
+    assert SSEParser().feed(b"\xef\xbb\xbfdata: a\r\n\r\n") == [(b"", b"a")]
 
 
 def test_fast_way_is_taken_after_the_first_chunk() -> None:
@@ -132,6 +158,14 @@ def test_an_event_beyond_the_bound_loses_the_stream_without_raising(size: int) -
     assert events == [(b"", b"small")]
     assert parser.lost
     assert parser.finish() == []
+
+
+def test_a_whole_chunk_is_bounded_too() -> None:
+    """An event that comes in one piece is no exception."""
+    parser = SSEParser(limit=64)
+    assert parser.feed(b"data: small\n\n") == [(b"", b"small")]
+    assert parser.feed(b"data: " + b"x" * 100 + b"\n\n") == []
+    assert parser.lost
 
 
 def test_many_small_lines_count_towards_the_bound() -> None:

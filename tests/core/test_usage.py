@@ -35,6 +35,13 @@ def test_chat_without_details_leaves_them_unknown() -> None:
     assert chat_usage({"prompt_tokens": 5, "completion_tokens": 0}) == Usage(5, 0)
 
 
+@pytest.mark.parametrize("huge", [2**53, 10**400, 1e300])
+def test_a_count_that_no_double_tells_apart_is_unknown(huge: float) -> None:
+    """A nonsense count neither raises nor reaches telemetry, where a sum beyond 64 bits would lose the batch."""
+    assert chat_usage({"prompt_tokens": huge, "completion_tokens": 2}) == Usage(None, 2)
+    assert chat_usage({"prompt_tokens": 2**53 - 1}) == Usage(2**53 - 1)
+
+
 @pytest.mark.parametrize(
     ("raw", "read"),
     [
@@ -152,6 +159,8 @@ def test_billing_of_a_chat() -> None:
         input_audio_tokens=3, output_audio_tokens=0, context={"service_tier": "flex"}
     )
     assert chat_billing({"usage": None}) is None
+    untold = {"usage": {"prompt_tokens_details": {"audio_tokens": 0}}}
+    assert chat_billing(untold) == Billing(input_audio_tokens=0)
 
 
 def test_billing_of_a_response_counts_searches_only() -> None:

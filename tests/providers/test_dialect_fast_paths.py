@@ -1,17 +1,21 @@
-"""Events that are passed over without being parsed tell nothing: the short way equals parsing everything."""
+"""Events that are passed over without being parsed tell nothing, and a body's short way through the scanner
+reads what `json.loads` reads: the short way equals the long one."""
 
 from __future__ import annotations
 
+import codecs
+import json
 from typing import Any
 
-from hypothesis import given
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 from replies import dumped
 
 from underlay.providers import openai_chat
 from underlay.providers._observe import StreamObserver, parsed
 from underlay.providers.anthropic_messages import MessageStream
-from underlay.providers.openai_chat import ChatStream
+from underlay.providers.openai_chat import ChatStream, read_choices
 from underlay.providers.openai_responses import ResponseStream
 
 
@@ -165,3 +169,60 @@ def test_an_ordinary_delta_takes_the_short_way() -> None:
     }
     assert openai_chat._idle(dumped(delta))
     assert not openai_chat._idle(dumped(delta).replace(b'"usage":null', b'"\\u0075sage":{}'))
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXT),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXT, inner, max_size=3)),
+    max_leaves=8,
+)
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+AROUND = st.sampled_from(["", " ", "\n", "\r\n\t", "\0", "\x0b", "\u00a0", "\ufeff", "{}", "x", ","])
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    """JSON in any encoding, with anything around it, whole or cut."""
+    value = draw(st.one_of(st.dictionaries(TEXT, JSON, max_size=3), JSON))
+    text = json.dumps(value, ensure_ascii=draw(st.booleans()), indent=draw(st.sampled_from([None, 2])))
+    text = draw(AROUND) + text + draw(AROUND)
+    data = text.encode(draw(st.sampled_from(ENCODINGS)), "surrogatepass")
+    return data[: len(data) - draw(st.sampled_from([0, 0, 0, 1, 2, 3]))]
+
+
+def loaded(data: bytes) -> dict[str, object] | None:
+    """What `json.loads` makes of a body."""
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+@given(st.one_of(bodies(), st.binary(max_size=12)))
+@example(b'{"a":"\xed\xa0\x80"}')
+@example(b'{"a":1e400,"b":NaN,"a":2}')
+@example(b'{"a":' + b"9" * 5000 + b"}")
+@example(codecs.BOM_UTF8 + b'{"a":1}')
+@example(b"\n{}\0")
+@example(b"\x0b{}")
+@example(b" {}\r\n")
+@example(b"1\0\0\0")
+def test_a_body_reads_as_json_loads_reads_it(data: bytes) -> None:
+    """Any encoding that JSON has, white space, lone surrogates, cut bodies and noise: what was accepted is
+    still accepted, and as the same value."""
+    assert repr(parsed(data)) == repr(loaded(data))
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b'{"a":' * 100_000, codecs.BOM_UTF8 + b"[" * 100_000])
+def test_a_body_that_is_nested_too_deep_is_none(data: bytes) -> None:
+    """By either way."""
+    assert parsed(data) is None
+
+
+@given(st.lists(CHOICE, max_size=3))
+def test_finish_reasons_of_one_choice_are_read_as_those_of_many(choices: list[dict[str, Any]]) -> None:
+    """The reasons come in order of the choices' indices, one each."""
+    reasons = {choice["index"]: choice.get("finish_reason") or "" for choice in choices}
+    expected = tuple(reasons[index] for index in sorted(reasons) if reasons[index])
+    assert read_choices({"choices": choices}).finish_reasons == expected

@@ -233,3 +233,16 @@ def test_other_calls_of_the_sdks_are_left_alone() -> None:
     for request in seen.requests:
         where = (request.method, request.url.host, request.url.port, request.url.raw_path.decode())
         assert recogniser.recognise(*where, request.headers.get("content-type")) is None
+
+
+@pytest.mark.parametrize("field", ["temperature", "top_p", "max_tokens", "seed", "n"])
+def test_numbers_beyond_64_bits_are_left_out(field: str) -> None:
+    """JSON has integers that no double and no OTLP value holds: the parameter stays unknown, the call is ours."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+    asked = OPENAI_CHAT.ask({**body, field: 10**400})
+    assert asked is not None
+    assert [value for value in asked.parameters.values() if isinstance(value, int | float)] == []
+    for huge in (-(2**63) - 1, 2**63):
+        asked = OPENAI_CHAT.ask({**body, "max_tokens": huge})
+        assert asked is not None
+        assert asked.parameters == {}

@@ -13,12 +13,12 @@ import re
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from underlay.core.usage import Billing
 from underlay.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from underlay.core.usage import Billing
     from underlay.telemetry.events import Usage
 
 __all__ = [
@@ -119,13 +119,17 @@ class Variant:
 @record(frozen=True, slots=True)
 class Price:
     """A row of the table: whose it is, its prices by period (the last that holds counts, else the first), and
-    its variants."""
+    its variants. An answer whose context has none of `words` has no variant's prices."""
 
     provider: str
     model: str
     periods: tuple[tuple[Period, Mapping[str, Amount]], ...]
     rates: tuple[tuple[Rate, ...], ...]
     variants: tuple[Variant, ...] = ()
+    words: frozenset[str] = frozenset()
+
+
+_NO_BILLING = Billing()
 
 
 class PriceBook:
@@ -211,7 +215,9 @@ def cost(price: Price, usage: Usage | None, *, at: float, billing: Billing | Non
     price is unknown or contradicts another (more cached than entered)."""
     if usage is None:
         return None
-    rates = _rates_at(price, at, billing.context if billing is not None else None)
+    if billing is None:
+        billing = _NO_BILLING
+    rates = _rates_at(price, at, billing.context)
     counts = _counts(usage, billing)
     if (
         counts["cache_read"]
@@ -223,21 +229,24 @@ def cost(price: Price, usage: Usage | None, *, at: float, billing: Billing | Non
     total = 0.0
     leaves: list[int] = []
     for rate in rates:
-        known = counts[rate.counted]
-        if known is None and rate.base == 0 and not rate.tiers:
-            known = sum(leaves[part] for part in rate.parts)
-        if known is None:
-            return None
-        leaf = known - sum(leaves[part] for part in rate.parts)
-        if leaf < 0:
-            return None
+        leaf = counts[rate.counted]
+        if leaf is None:
+            if rate.base or rate.tiers:
+                return None
+            leaf = 0  # what costs nothing need not be counted
+        else:
+            for part in rate.parts:
+                leaf -= leaves[part]
+            if leaf < 0:
+                return None
         leaves.append(leaf)
         if leaf:
-            total += _tier(rate, usage.input_tokens) * leaf / rate.per
+            each = _tier(rate, usage.input_tokens) if rate.tiers else rate.base
+            total += each * leaf / rate.per
     return total
 
 
-def _counts(usage: Usage, billing: Billing | None) -> dict[str, int | None]:
+def _counts(usage: Usage, billing: Billing) -> dict[str, int | None]:
     # Parts that an API leaves out are parts it does not charge apart; the totals must be there.
     return {
         "input": usage.input_tokens,
@@ -245,10 +254,10 @@ def _counts(usage: Usage, billing: Billing | None) -> dict[str, int | None]:
         "cache_read": usage.cache_read_tokens or 0,
         "cache_write": usage.cache_write_tokens or 0,
         "reasoning": usage.reasoning_tokens or 0,
-        "cache_write_1h": (billing.cache_write_1h_tokens or 0) if billing else 0,
-        "input_audio": (billing.input_audio_tokens or 0) if billing else 0,
-        "output_audio": (billing.output_audio_tokens or 0) if billing else 0,
-        "web_searches": (billing.web_searches or 0) if billing else 0,
+        "cache_write_1h": billing.cache_write_1h_tokens or 0,
+        "input_audio": billing.input_audio_tokens or 0,
+        "output_audio": billing.output_audio_tokens or 0,
+        "web_searches": billing.web_searches or 0,
         "cache_audio_read": 0,
         "requests": 1,
     }
@@ -261,28 +270,20 @@ def _tier(rate: Rate, entered: int | None) -> float:
     return rate.base
 
 
-def _rates_at(price: Price, at: float, context: Mapping[str, str] | None) -> tuple[Rate, ...]:
-    if len(price.periods) == 1 and not _may_vary(price, context):
+def _rates_at(price: Price, at: float, context: Mapping[str, str]) -> tuple[Rate, ...]:
+    unvaried = price.words.isdisjoint(context.values())
+    if unvaried and len(price.periods) == 1:
         return price.rates[0]
     moment = datetime.fromtimestamp(at, UTC)
     last = len(price.periods) - 1
     chosen = next((i for i in range(last, -1, -1) if price.periods[i][0].holds(moment)), 0)
-    if not context:
+    if unvaried:
         return price.rates[chosen]
     changed: dict[str, Amount] = {}
     for variant in price.variants:
-        if variant.period.holds(moment) and all(
-            context.get(key) == word for key, word in variant.when.items()
-        ):
+        if variant.when.items() <= context.items() and variant.period.holds(moment):
             changed = {**variant.prices, **changed}
     return _rates({**price.periods[chosen][1], **changed}) if changed else price.rates[chosen]
-
-
-def _may_vary(price: Price, context: Mapping[str, str] | None) -> bool:
-    """Whether a variant's words are said, whatever the date."""
-    return context is not None and any(
-        all(context.get(key) == word for key, word in variant.when.items()) for variant in price.variants
-    )
 
 
 def _row(entry: Mapping[str, Any], model: str) -> list[Any] | None:
@@ -296,14 +297,14 @@ def _price(provider: str, row: list[Any], *, variants: bool) -> Price | None:
         return None
     stored = row[2] if isinstance(row[2], list) else [[None, row[2]]]
     periods = tuple((_period(period), prices) for period, prices in stored)
+    varied = row[3] if variants and len(row) > 3 else ()
     return Price(
         provider=provider,
         model=row[0],
         periods=periods,
         rates=tuple(_rates(prices) for _, prices in periods),
-        variants=tuple(Variant(when, _period(period), prices) for when, period, prices in row[3])
-        if variants and len(row) > 3
-        else (),
+        variants=tuple(Variant(when, _period(period), prices) for when, period, prices in varied),
+        words=frozenset(word for when, _, _ in varied for word in when.values()),
     )
 
 

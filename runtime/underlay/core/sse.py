@@ -26,12 +26,13 @@ class SSEParser:
     never raises.
     """
 
-    __slots__ = ("_cr", "_data", "_limit", "_name", "_partial", "_size", "_started", "lost")
+    __slots__ = ("_between", "_cr", "_data", "_limit", "_name", "_partial", "_size", "_started", "lost")
 
     def __init__(self, limit: int = LIMIT) -> None:
         self.lost = False
         self._limit = limit
         self._started = False
+        self._between = False  # two events, with nothing kept: the short way is open
         self._cr = False
         self._partial: list[bytes] = []
         self._size = 0
@@ -40,13 +41,8 @@ class SSEParser:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Events completed by `chunk`, in order."""
-        if (
-            self._started
-            and not (self._size or self._cr or self.lost)
-            and chunk.endswith(b"\n\n")
-            and b"\r" not in chunk
-            and len(chunk) <= self._limit
-        ):
+        # Not `in`: it asks its operand for a number first, which costs an exception inside.
+        if self._between and chunk.endswith(b"\n\n") and chunk.find(b"\r") < 0 and len(chunk) <= self._limit:
             return _whole(chunk)
         return self._slow(chunk)
 
@@ -81,6 +77,7 @@ class SSEParser:
         if self._size > self._limit:
             self.lost = True
             self._partial, self._data = [], None
+        self._between = not (self._size or self._cr or self.lost)
         return events
 
     def _without_bom(self, chunk: bytes) -> bytes:
@@ -126,19 +123,23 @@ class SSEParser:
 
 def _whole(chunk: bytes) -> list[Event]:
     """Events of a chunk that starts and ends at a boundary and ends its lines with LF alone."""
-    events: list[Event] = []
-    for block in chunk[:-2].split(b"\n\n"):
-        if block.startswith(b"data: ") and b"\n" not in block:
-            events.append((b"", block[6:]))
-            continue
-        name, data = b"", None
-        for line in block.split(b"\n"):
-            field, _, value = line.partition(b":")
-            if field == b"data":
-                value = value.removeprefix(b" ")
-                data = value if data is None else data + b"\n" + value
-            elif field == b"event":
-                name = value.removeprefix(b" ")
-        if data is not None:
-            events.append((name, data))
-    return events
+    # The frame that streams are made of: one line of data, alone or after the event's name.
+    head, _, data = chunk[:-2].partition(b"data: ")
+    if data and data.find(b"\n") < 0:
+        if not head:
+            return [(b"", data)]
+        if head.startswith(b"event: ") and head.find(b"\n") == len(head) - 1:
+            return [(head[7:-1], data)]
+    return [event for block in chunk[:-2].split(b"\n\n") if (event := _block(block)) is not None]
+
+
+def _block(block: bytes) -> Event | None:
+    name, data = b"", None
+    for line in block.split(b"\n"):
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            value = value.removeprefix(b" ")
+            data = value if data is None else data + b"\n" + value
+        elif field == b"event":
+            name = value.removeprefix(b" ")
+    return None if data is None else (name, data)

@@ -1,9 +1,9 @@
 """Token counts of an answer in one shape, whichever API reported them.
 
 Decides what a provider's `usage` object says; decides nothing about money. A field that is absent, null,
-negative, a boolean, a string or a fraction is unknown (None); a zero is a zero. Sources: the APIs' published
-references, and for the shape the GenAI semantic conventions (input includes cached tokens, output includes
-reasoning).
+negative, a boolean, a string, a fraction or beyond 2^53 is unknown (None); a zero is a zero. Sources: the
+APIs' published references, and for the shape the GenAI semantic conventions (input includes cached tokens,
+output includes reasoning).
 """
 
 from __future__ import annotations
@@ -37,22 +37,25 @@ __all__ = [
 class Billing:
     """What the price of an answer depends on beside `Usage`. None is unknown.
 
-    `cache_write_1h_tokens` is the part of the written tokens kept for an hour (dearer at Anthropic). The
-    audio tokens are parts of the input, output and cache-read tokens. `context` are words that choose among a
-    model's prices, as the answer said them: `service_tier`, `speed`.
+    The audio tokens are parts of the input, output and cache-read tokens. `context` are words that choose
+    among a model's prices, as the answer said them: `service_tier`, `speed`. `cache_write_1h_tokens` is the
+    part of the written tokens kept for an hour (dearer at Anthropic).
     """
 
-    cache_write_1h_tokens: int | None = None
     input_audio_tokens: int | None = None
     output_audio_tokens: int | None = None
-    web_searches: int | None = None
     context: Mapping[str, str] = field(default_factory=dict)
+    cache_write_1h_tokens: int | None = None
+    web_searches: int | None = None
+
+
+_TOO_MANY = 2**53  # beyond it a double skips integers, and sums leave the 64 bits that OTLP carries
 
 
 def _count(value: object) -> int | None:
-    if type(value) is int and value >= 0:
+    if type(value) is int and 0 <= value < _TOO_MANY:
         return value
-    if type(value) is float and value >= 0 and value.is_integer():
+    if type(value) is float and 0 <= value < _TOO_MANY and value.is_integer():
         return int(value)
     return None
 
@@ -62,10 +65,10 @@ def _part(parent: Mapping[str, object], key: str) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _first(*values: int | None) -> int | None:
+def _first(*values: object) -> int | None:
     for value in values:
-        if value is not None:
-            return value
+        if (count := _count(value)) is not None:
+            return count
     return None
 
 
@@ -73,7 +76,7 @@ _NO_USAGE = Usage()
 
 
 def _known(usage: Usage) -> Usage | None:
-    return None if usage == _NO_USAGE else usage
+    return None if usage.input_tokens is None and usage == _NO_USAGE else usage
 
 
 def chat_usage(raw: object) -> Usage | None:
@@ -87,35 +90,29 @@ def chat_usage(raw: object) -> Usage | None:
         return None
     prompt, details = _part(raw, "prompt_tokens_details"), _part(raw, "completion_tokens_details")
     entered, produced = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
-    reasoning, total = _count(details.get("reasoning_tokens")), _count(raw.get("total_tokens"))
-    if entered is not None and produced is not None and reasoning and total == entered + produced + reasoning:
+    reasoning = _count(details.get("reasoning_tokens"))
+    if (
+        reasoning
+        and entered is not None
+        and produced is not None
+        and _count(raw.get("total_tokens")) == entered + produced + reasoning
+    ):
         produced += reasoning
-    read = (prompt.get("cached_tokens"), raw.get("prompt_cache_hit_tokens"), raw.get("cached_tokens"))
-    return _known(
-        Usage(
-            input_tokens=entered,
-            output_tokens=produced,
-            cache_read_tokens=_first(*map(_count, read)),
-            cache_write_tokens=_count(prompt.get("cache_write_tokens")),
-            reasoning_tokens=reasoning,
-        )
-    )
+    read = _count(prompt.get("cached_tokens"))
+    if read is None:
+        read = _first(raw.get("prompt_cache_hit_tokens"), raw.get("cached_tokens"))
+    written = _count(prompt.get("cache_write_tokens"))
+    return _known(Usage(entered, produced, read, written, reasoning))
 
 
 def responses_usage(raw: object) -> Usage | None:
     """Usage of a response of the Responses API: `input_tokens`, `output_tokens` and their details."""
     if not isinstance(raw, dict):
         return None
-    entered, produced = _part(raw, "input_tokens_details"), _part(raw, "output_tokens_details")
-    return _known(
-        Usage(
-            input_tokens=_count(raw.get("input_tokens")),
-            output_tokens=_count(raw.get("output_tokens")),
-            cache_read_tokens=_count(entered.get("cached_tokens")),
-            cache_write_tokens=_count(entered.get("cache_write_tokens")),
-            reasoning_tokens=_count(produced.get("reasoning_tokens")),
-        )
-    )
+    prompt, details = _part(raw, "input_tokens_details"), _part(raw, "output_tokens_details")
+    entered, produced = _count(raw.get("input_tokens")), _count(raw.get("output_tokens"))
+    read, written = _count(prompt.get("cached_tokens")), _count(prompt.get("cache_write_tokens"))
+    return _known(Usage(entered, produced, read, written, _count(details.get("reasoning_tokens"))))
 
 
 def embeddings_usage(raw: object) -> Usage | None:
@@ -123,11 +120,7 @@ def embeddings_usage(raw: object) -> Usage | None:
     `completion_tokens: 0`."""
     if not isinstance(raw, dict):
         return None
-    return _known(
-        Usage(
-            input_tokens=_count(raw.get("prompt_tokens")), output_tokens=_count(raw.get("completion_tokens"))
-        )
-    )
+    return _known(Usage(_count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))))
 
 
 def anthropic_usage(raw: object) -> Usage | None:
@@ -139,15 +132,8 @@ def anthropic_usage(raw: object) -> Usage | None:
     read, written = _count(raw.get("cache_read_input_tokens")), _count(raw.get("cache_creation_input_tokens"))
     if entered is not None:
         entered += (read or 0) + (written or 0)
-    return _known(
-        Usage(
-            input_tokens=entered,
-            output_tokens=_count(raw.get("output_tokens")),
-            cache_read_tokens=read,
-            cache_write_tokens=written,
-            reasoning_tokens=_count(_part(raw, "output_tokens_details").get("thinking_tokens")),
-        )
-    )
+    reasoning = _count(_part(raw, "output_tokens_details").get("thinking_tokens"))
+    return _known(Usage(entered, _count(raw.get("output_tokens")), read, written, reasoning))
 
 
 def merge_anthropic(start: object, delta: object) -> dict[str, object] | None:
@@ -164,13 +150,9 @@ def merge_anthropic(start: object, delta: object) -> dict[str, object] | None:
 def chat_billing(answer: Mapping[str, object]) -> Billing | None:
     """What the price needs beside usage, from a chat completion or the chunk that carries its usage."""
     usage = _part(answer, "usage")
-    return _charged(
-        Billing(
-            input_audio_tokens=_count(_part(usage, "prompt_tokens_details").get("audio_tokens")),
-            output_audio_tokens=_count(_part(usage, "completion_tokens_details").get("audio_tokens")),
-            context=_context(answer, "service_tier"),
-        )
-    )
+    heard = _count(_part(usage, "prompt_tokens_details").get("audio_tokens"))
+    spoken = _count(_part(usage, "completion_tokens_details").get("audio_tokens"))
+    return _charged(Billing(heard, spoken, _context(answer, "service_tier")))
 
 
 def responses_billing(answer: Mapping[str, object]) -> Billing | None:
@@ -201,14 +183,18 @@ def _is_search(item: object) -> bool:
 
 
 def _context(source: Mapping[str, object], *keys: str) -> dict[str, str]:
-    return {key: value for key in keys if isinstance(value := source.get(key), str)}
+    context = {}
+    for key in keys:
+        if isinstance(value := source.get(key), str):
+            context[key] = value
+    return context
 
 
 _NO_BILLING = Billing()
 
 
 def _charged(billing: Billing) -> Billing | None:
-    return None if billing == _NO_BILLING else billing
+    return None if not billing.context and billing == _NO_BILLING else billing
 
 
 def shares(total: int, weights: Sequence[int]) -> list[int]:
@@ -274,7 +260,7 @@ def usage_sums(usages: Sequence[object]) -> list[int | float | None]:
 
 def _counted(usage: object, names: tuple[str, ...]) -> int | None:
     raw = usage if isinstance(usage, dict) else {}
-    return _first(*(_count(raw.get(name)) for name in names))
+    return _first(*map(raw.get, names))
 
 
 def _leaves(usage: object) -> Iterator[tuple[tuple[str, ...], int | float]]:

@@ -13,22 +13,26 @@ __all__ = ["judge", "judge_status"]
 
 _ABOUT_THE_REQUEST = frozenset((501, 505))
 
+# Every attempt is judged, and a member is slow to reach through its class.
+_SUCCESS, _FAILURE, _NOTHING = Verdict.SUCCESS, Verdict.FAILURE, Verdict.NOTHING
+_COMPLETE, _TRUNCATED = Ending.COMPLETE, Ending.TRUNCATED
+
 
 def judge_status(status: int) -> Verdict:
     """What the status line alone says."""
     if status >= 500:
-        return Verdict.NOTHING if status in _ABOUT_THE_REQUEST else Verdict.FAILURE
-    return Verdict.SUCCESS if 200 <= status < 300 else Verdict.NOTHING
+        return _NOTHING if status in _ABOUT_THE_REQUEST else _FAILURE
+    return _SUCCESS if 200 <= status < 300 else _NOTHING
 
 
 def judge(status: int, ending: Ending, *, error: bool, blame: bool) -> Verdict:
     """What the whole attempt says. `error` and `blame` are the dialect's reading of an error inside the body:
     there was one, and it speaks against the provider."""
     by_status = judge_status(status)
-    if by_status is not Verdict.SUCCESS:
+    if by_status is not _SUCCESS:
         return by_status
     if error:
-        return Verdict.FAILURE if blame else Verdict.NOTHING
-    if ending is Ending.COMPLETE:
-        return Verdict.SUCCESS
-    return Verdict.FAILURE if ending is Ending.TRUNCATED else Verdict.NOTHING
+        return _FAILURE if blame else _NOTHING
+    if ending is _COMPLETE:
+        return _SUCCESS
+    return _FAILURE if ending is _TRUNCATED else _NOTHING

@@ -8,7 +8,7 @@ from importlib.resources import files
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from underlay.core.price import Price, PriceBook
+from underlay.core.price import Price, PriceBook, cost
 
 if TYPE_CHECKING:
     from underlay.core.usage import Billing
@@ -35,8 +35,10 @@ class Prices:
     def resolve(self, provider: str, model: str) -> Price | None:
         """The price of a model, or None when the table has none."""
         name = (provider, model)
-        if name in self._resolved:
+        try:
             return self._resolved[name]
+        except KeyError:
+            pass
         price = self.book.resolve(provider, model)
         with self._lock:
             if len(self._resolved) >= _LIMIT:
@@ -54,4 +56,4 @@ class Prices:
         )
         if price is None:
             return None, False
-        return self.book.cost(price, usage, at=at, billing=billing), True
+        return cost(price, usage, at=at, billing=billing), True

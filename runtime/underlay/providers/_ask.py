@@ -29,14 +29,24 @@ __all__ = [
 ]
 
 
+_TWO_TO_63 = 2**63
+
+
 def number(value: object) -> float | None:
-    """A JSON number as a double, else None."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """A JSON number as a double, else None: JSON has integers that are too large for one."""
+    if type(value) is float:
+        return value
+    if type(value) is not int:
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def integer(value: object) -> int | None:
-    """A JSON integer, else None."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """A JSON integer of 64 bits, else None: OTLP carries no larger one, and would lose the whole batch."""
+    return value if type(value) is int and -_TWO_TO_63 <= value < _TWO_TO_63 else None
 
 
 def choice_count(value: object) -> int | None:
@@ -114,7 +124,8 @@ def read_fields(body: Mapping[str, object], fields: Iterable[Field]) -> dict[str
 
 def deterministic(body: Mapping[str, object]) -> bool:
     """True at temperature 0 or with a seed. A missing temperature is the provider's default: not 0."""
-    return number(body.get("temperature")) == 0 or integer(body.get("seed")) is not None
+    temperature = body.get("temperature")
+    return (temperature == 0 and temperature is not False) or type(body.get("seed")) is int
 
 
 def foreign_tool(tools: object, own: frozenset[str], prefixes: tuple[str, ...] = ()) -> bool:
@@ -136,6 +147,9 @@ _OWN_TOOLS = frozenset({"function", "custom"})
 def searches(body: Mapping[str, object], model: str) -> bool:
     """True when the answer may be a matter of the day, because the provider searches or runs tools: by a
     field (OpenAI, xAI, OpenRouter), or because the model always does."""
-    if any(body.get(field) for field in _SEARCHES) or model.endswith(":online") or "-search-" in model:
+    for field in _SEARCHES:
+        if body.get(field):
+            return True
+    if model.endswith(":online") or "-search-" in model:
         return True
     return "tools" in body and foreign_tool(body["tools"], _OWN_TOOLS)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from underlay.core.usage import anthropic_billing, anthropic_usage, merge_anthropic
 from underlay.providers._ask import SAMPLING, deterministic, foreign_tool, integer, read_fields, word
 from underlay.providers._errors import anthropic_body, anthropic_kind
-from underlay.providers._observe import JSONObserver, StreamObserver, named, parsed
-from underlay.providers.dialect import Ask, Outcome
+from underlay.providers._observe import JSONObserver, StreamObserver, escapes, named, parsed
+from underlay.providers.dialect import COMPLETE, Ask, Outcome
 from underlay.telemetry import attributes
 
 if TYPE_CHECKING:
@@ -48,17 +47,17 @@ class AnthropicMessages:
         ):
             return None
         return Ask(
-            operation="chat",
-            model=model,
-            stream=body.get("stream") is True,
-            deterministic=deterministic(body),
-            uncacheable=_uncacheable(body),
-            parameters=read_fields(body, _FIELDS),
+            "chat",
+            model,
+            body.get("stream") is True,
+            deterministic(body),
+            _uncacheable(body),
+            read_fields(body, _FIELDS),
         )
 
     def observe(self, *, stream: bool, status: int) -> Observer:
         """An observer of one answer: events up to `message_stop`, or one message."""
-        return MessageStream() if stream else JSONObserver(status, read=_read, kind=anthropic_kind)
+        return MessageStream() if stream else JSONObserver(status, _read, anthropic_kind)
 
     def error_body(self, kind: str, message: str) -> bytes:
         """An error in Anthropic's shape."""
@@ -90,13 +89,13 @@ def _texts(body: object) -> Iterator[str]:
 def _read(body: dict[str, object]) -> Outcome:
     reason, usage = named(body.get("stop_reason")), body.get("usage")
     return Outcome(
-        complete=True,
-        storable=body.get("type") == "message",
-        usage=anthropic_usage(usage),
-        model=named(body.get("model")),
-        response_id=named(body.get("id")),
-        finish_reasons=(reason,) if reason else (),
-        billing=anthropic_billing(usage),
+        COMPLETE,
+        body.get("type") == "message",
+        anthropic_usage(usage),
+        anthropic_billing(usage),
+        named(body.get("model")),
+        named(body.get("id")),
+        (reason,) if reason else (),
     )
 
 
@@ -115,7 +114,7 @@ class MessageStream(StreamObserver):
         self._usage: dict[str, object] | None = None
 
     def _event(self, data: bytes) -> None:
-        if b'"message_' in data or b'"error"' in data or b"\\u" in data:
+        if data.find(b'"message_') >= 0 or data.find(b'"error"') >= 0 or escapes(data):
             event = parsed(data)
             if event is not None:
                 self._told(event)
@@ -139,6 +138,4 @@ class MessageStream(StreamObserver):
             self._end(anthropic_kind(event))
 
     def _verdict(self) -> Outcome:
-        return replace(
-            self._base(), usage=anthropic_usage(self._usage), billing=anthropic_billing(self._usage)
-        )
+        return self._outcome(anthropic_usage(self._usage), anthropic_billing(self._usage))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from underlay.records import record
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from underlay.core.usage import Billing
     from underlay.telemetry.events import Usage
 
-__all__ = ["Ask", "Dialect", "Inputs", "Merger", "Observer", "Outcome"]
+__all__ = ["COMPLETE", "Ask", "Dialect", "Inputs", "Merger", "Observer", "Outcome"]
 
 
 @record(frozen=True, slots=True)
@@ -48,29 +48,33 @@ class Ask:
     inputs: Inputs | None = None
 
 
+COMPLETE: Final = True
+"""The first word of an outcome whose body was read to its end."""
+
+
 @record(frozen=True, slots=True)
 class Outcome:
     """What an answer's body turned out to be, as far as it was read.
 
     `complete`: the dialect's terminal event was seen, or (JSON) the body parsed as one value. Only a complete
     body without `error` may be stored, and only if `storable` (a failed or unfinished background answer is
-    complete and not storable). `error` is the provider's error type inside the body ("overloaded_error"),
-    empty when there was none; `blame` is true when that error speaks against the provider (a failure), false
-    when it says nothing (rate limit, invalid request). `lost`: the observer gave up (too large), so that
-    nothing is known about the end: such a body is neither stored nor judged. `billing` is what the price
-    depends on beside `usage`.
+    complete and not storable). `billing` is what the price depends on beside `usage`. `error` is the
+    provider's error type inside the body ("overloaded_error"), empty when there was none; `blame` is true
+    when that error speaks against the provider (a failure), false when it says nothing (rate limit, invalid
+    request). `lost`: the observer gave up (too large), so that nothing is known about the end: such a body
+    is neither stored nor judged.
     """
 
     complete: bool
     storable: bool = True
-    error: str = ""
-    blame: bool = False
     usage: Usage | None = None
+    billing: Billing | None = None
     model: str = ""
     response_id: str = ""
     finish_reasons: tuple[str, ...] = ()
+    error: str = ""
+    blame: bool = False
     lost: bool = False
-    billing: Billing | None = None
 
 
 class Observer(Protocol):

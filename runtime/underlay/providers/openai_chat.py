@@ -3,14 +3,13 @@ and "Streaming"."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from underlay.core.usage import chat_billing, chat_usage
 from underlay.providers._ask import GENERATING, deterministic, integer, read_fields, searches, word
 from underlay.providers._errors import openai_body, openai_kind
-from underlay.providers._observe import JSONObserver, StreamObserver, named, parsed
-from underlay.providers.dialect import Ask, Outcome
+from underlay.providers._observe import JSONObserver, StreamObserver, escapes, named, parsed
+from underlay.providers.dialect import COMPLETE, Ask, Outcome
 from underlay.telemetry import attributes
 
 if TYPE_CHECKING:
@@ -45,17 +44,17 @@ class OpenAIChat:
         if (output := _output_type(body)) is not None:
             parameters[attributes.OUTPUT_TYPE.key] = output
         return Ask(
-            operation="chat",
-            model=model,
-            stream=body.get("stream") is True,
-            deterministic=deterministic(body),
-            uncacheable="server_tool" if searches(body, model) else "",
-            parameters=parameters,
+            "chat",
+            model,
+            body.get("stream") is True,
+            deterministic(body),
+            "server_tool" if searches(body, model) else "",
+            parameters,
         )
 
     def observe(self, *, stream: bool, status: int) -> Observer:
         """An observer of one answer: chunks up to `[DONE]`, or one object."""
-        return ChatStream() if stream else JSONObserver(status, read=read_choices, kind=openai_kind)
+        return ChatStream() if stream else JSONObserver(status, read_choices, openai_kind)
 
     def error_body(self, kind: str, message: str) -> bytes:
         """An error in OpenAI's shape."""
@@ -93,16 +92,24 @@ def _index(choice: Mapping[str, object], position: int) -> int:
 def read_choices(body: dict[str, object]) -> Outcome:
     """What a parsed answer with choices turned out to be."""
     choices = choices_of(body)
-    finish = {_index(choice, i): named(choice.get("finish_reason")) for i, choice in enumerate(choices)}
     return Outcome(
-        complete=True,
-        storable=bool(choices),
-        usage=chat_usage(body.get("usage")),
-        model=named(body.get("model")),
-        response_id=named(body.get("id")),
-        finish_reasons=tuple(reason for _, reason in sorted(finish.items()) if reason),
-        billing=chat_billing(body),
+        COMPLETE,
+        bool(choices),
+        chat_usage(body.get("usage")),
+        chat_billing(body),
+        named(body.get("model")),
+        named(body.get("id")),
+        _finish_reasons(choices),
     )
+
+
+def _finish_reasons(choices: list[dict[str, object]]) -> tuple[str, ...]:
+    """The reasons in order of their choices' indices; of choices with the same index the last one's."""
+    if len(choices) == 1:
+        reason = named(choices[0].get("finish_reason"))
+        return (reason,) if reason else ()
+    finish = {_index(choice, i): named(choice.get("finish_reason")) for i, choice in enumerate(choices)}
+    return tuple(reason for _, reason in sorted(finish.items()) if reason)
 
 
 class ChatStream(StreamObserver):
@@ -143,20 +150,21 @@ class ChatStream(StreamObserver):
             self._end(error)
 
     def _verdict(self) -> Outcome:
-        return replace(self._base(), usage=self._usage, billing=self._billing)
+        return self._outcome(self._usage, self._billing)
+
+
+# Names that tell something unless their value is null, with or without a space before it: servers differ.
+_TELLING = tuple((name, name + b":null", name + b": null") for name in (b'"usage"', b'"finish_reason"'))
 
 
 def _idle(data: bytes) -> bool:
-    if b'"error"' in data or b"\\u" in data:
+    if data.find(b'"error"') >= 0 or escapes(data):
         return False
-    return _only_null(data, b'"usage"') and _only_null(data, b'"finish_reason"')
-
-
-def _only_null(data: bytes, name: bytes) -> bool:
-    """Whether a quoted name has no value but null, with or without a space before it: servers differ."""
-    if name not in data:
-        return True
-    return data.count(name) == data.count(name + b":null") + data.count(name + b": null")
+    for name, null, spaced in _TELLING:
+        told = data.count(name) - data.count(null)
+        if told and told != data.count(spaced):
+            return False
+    return True
 
 
 def _groq_usage(chunk: Mapping[str, object]) -> Usage | None:

@@ -46,18 +46,18 @@ class OpenAICompletions:
         if model is None or not filled(body.get("prompt")):
             return None
         return Ask(
-            operation="text_completion",
-            model=model,
-            stream=body.get("stream") is True,
-            deterministic=deterministic(body),
-            uncacheable="server_tool" if searches(body, model) else "",
-            parameters=read_fields(body, GENERATING),
-            inputs=_inputs(body),
+            "text_completion",
+            model,
+            body.get("stream") is True,
+            deterministic(body),
+            "server_tool" if searches(body, model) else "",
+            read_fields(body, GENERATING),
+            _inputs(body),
         )
 
     def observe(self, *, stream: bool, status: int) -> Observer:
         """An observer of one answer: chunks up to `[DONE]`, or one object."""
-        return ChatStream() if stream else JSONObserver(status, read=read_choices, kind=openai_kind)
+        return ChatStream() if stream else JSONObserver(status, read_choices, openai_kind)
 
     def error_body(self, kind: str, message: str) -> bytes:
         """An error in OpenAI's shape."""

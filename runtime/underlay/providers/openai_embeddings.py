@@ -10,7 +10,7 @@ from underlay.providers._bounds import EMBEDDINGS
 from underlay.providers._errors import openai_body, openai_kind
 from underlay.providers._merge import ListMerger
 from underlay.providers._observe import JSONObserver, named
-from underlay.providers.dialect import Ask, Outcome
+from underlay.providers.dialect import COMPLETE, Ask, Outcome
 from underlay.telemetry import attributes
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class OpenAIEmbeddings:
 
     def observe(self, *, stream: bool, status: int) -> Observer:
         """An observer of one answer. The API has no streams, so whatever comes is read as one object."""
-        return JSONObserver(status, read=_read, kind=openai_kind)
+        return JSONObserver(status, _read, openai_kind)
 
     def error_body(self, kind: str, message: str) -> bytes:
         """An error in OpenAI's shape."""
@@ -79,8 +79,8 @@ def _inputs(body: Mapping[str, object]) -> Inputs | None:
 def _read(body: dict[str, object]) -> Outcome:
     data = body.get("data")
     return Outcome(
-        complete=True,
-        storable=isinstance(data, list) and bool(data),
-        usage=embeddings_usage(body.get("usage")),
+        COMPLETE,
+        isinstance(data, list) and bool(data),
+        embeddings_usage(body.get("usage")),
         model=named(body.get("model")),
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from underlay.core.usage import responses_billing, responses_usage
 from underlay.providers._ask import SAMPLING, deterministic, filled, foreign_tool, integer, read_fields, word
-from underlay.providers._errors import blames, openai_body, openai_kind
-from underlay.providers._observe import JSONObserver, StreamObserver, named, parsed
-from underlay.providers.dialect import Ask, Outcome
+from underlay.providers._errors import openai_body, openai_kind
+from underlay.providers._observe import JSONObserver, StreamObserver, escapes, named, parsed
+from underlay.providers.dialect import COMPLETE, Ask, Outcome
 from underlay.telemetry import attributes
 
 if TYPE_CHECKING:
@@ -51,17 +50,17 @@ class OpenAIResponses:
         if (output := _output_type(body)) is not None:
             parameters[attributes.OUTPUT_TYPE.key] = output
         return Ask(
-            operation="chat",
-            model=model,
-            stream=body.get("stream") is True,
-            deterministic=deterministic(body),
-            uncacheable=_uncacheable(body),
-            parameters=parameters,
+            "chat",
+            model,
+            body.get("stream") is True,
+            deterministic(body),
+            _uncacheable(body),
+            parameters,
         )
 
     def observe(self, *, stream: bool, status: int) -> Observer:
         """An observer of one answer: events up to the response's end, or one response object."""
-        return ResponseStream() if stream else JSONObserver(status, read=_read, kind=_kind)
+        return ResponseStream() if stream else JSONObserver(status, _read, _kind)
 
     def error_body(self, kind: str, message: str) -> bytes:
         """An error in OpenAI's shape."""
@@ -121,13 +120,13 @@ def _finish(body: Mapping[str, object]) -> tuple[str, ...]:
 
 def _read(body: dict[str, object]) -> Outcome:
     return Outcome(
-        complete=True,
-        storable=body.get("status") == "completed",
-        usage=responses_usage(body.get("usage")),
-        model=named(body.get("model")),
-        response_id=named(body.get("id")),
-        finish_reasons=_finish(body),
-        billing=responses_billing(body),
+        COMPLETE,
+        body.get("status") == "completed",
+        responses_usage(body.get("usage")),
+        responses_billing(body),
+        named(body.get("model")),
+        named(body.get("id")),
+        _finish(body),
     )
 
 
@@ -147,7 +146,7 @@ class ResponseStream(StreamObserver):
         self._last: Outcome | None = None
 
     def _event(self, data: bytes) -> None:
-        if b'"response"' in data or b'"error"' in data or b"\\u" in data:
+        if data.find(b'"response"') >= 0 or data.find(b'"error"') >= 0 or escapes(data):
             event = parsed(data)
             if event is not None:
                 self._told(event)
@@ -162,19 +161,11 @@ class ResponseStream(StreamObserver):
             if kind in _LAST_EVENTS:
                 self.storable = kind == "response.completed"
                 self._last = _read(response)
+                self.finish = dict(enumerate(self._last.finish_reasons))
                 self._end((openai_kind(response) or "unknown_error") if kind == "response.failed" else "")
 
     def _verdict(self) -> Outcome:
-        base = self._base()
-        if self._last is None:
-            return base
-        return replace(
-            base,
-            usage=self._last.usage,
-            billing=self._last.billing,
-            finish_reasons=self._last.finish_reasons,
-            blame=bool(self.error) and blames(self.error),
-        )
+        return self._outcome(self._last.usage, self._last.billing) if self._last else self._outcome()
 
 
 def _event_error(event: Mapping[str, object]) -> str:

@@ -1,0 +1,126 @@
+"""A lease of the memory store is taken only where two homes meet: by whoever comes second, for the first too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from underlay import Runtime
+from underlay.pipeline.flights import Fate, Flights, Lead
+from underlay.pipeline.ports import NO_TIMEOUTS
+from underlay.stores.memory import MemoryStore
+from underlay.stores.store import Held, Lease
+from underlay.testing import FakeClock
+
+KEY = b"k" * 32
+ASK = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+
+
+class Caller:
+    """As much of one call's ports as flights ask for: its home, and who was woken."""
+
+    def __init__(self, home: str) -> None:
+        self.home = home
+        self.timeouts = NO_TIMEOUTS
+        self.woken: list[object] = []
+
+    def waiter(self) -> object:
+        return object()
+
+    def wake(self, waiter: object) -> None:
+        self.woken.append(waiter)
+
+
+def enter(flights: Flights, caller: Caller) -> tuple[Lead, bool]:
+    """Lead or follow under the one key."""
+    return flights.enter(KEY, caller, None)  # type: ignore[arg-type]
+
+
+def keep(_: bytes, token: int) -> None:
+    """There is no lease to give back."""
+    raise AssertionError(f"a lease was given back that nobody took: {token}")
+
+
+class Counting(MemoryStore[Any]):
+    """A store of one process that says how often it was asked for a lease."""
+
+    def __init__(self) -> None:
+        super().__init__(100, 10**6)
+        self.asked = 0
+
+    def lease(self, key: bytes, now: float, ttl: float, token: int = 0) -> Lease | Held:
+        self.asked += 1
+        return super().lease(key, now, ttl, token)
+
+
+def test_a_call_that_meets_nobody_takes_no_lease() -> None:
+    """A miss, a hit and a failure of one home ask the store of this process for no lease."""
+    store = Counting()
+    runtime = Runtime(clock=FakeClock(), store=store)
+    statuses = iter((200, 503))
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(next(statuses), json={"choices": [{"index": 0, "finish_reason": "stop"}]})
+
+    with httpx.Client(transport=runtime.httpx_transport(httpx.MockTransport(answer))) as client:
+        codes = [client.post("https://api.openai.com/v1/chat/completions", json=ASK | more).status_code for more in ({}, {}, {"n": 2})]  # fmt: skip
+    assert (codes, store.counts().entries) == ([200, 200, 503], 1)
+    assert (store.asked, store._leases) == (0, {})
+
+
+def test_only_who_finds_another_home_is_contended() -> None:
+    """The first of a key knows of nobody, a follower is none of the leads, and a call of another home leads too,
+    contended."""
+    flights = Flights()
+    first, leads = enter(flights, Caller("a"))
+    assert (leads, first.contended) == (True, False)
+    assert enter(flights, Caller("a")) == (first, False)
+    other, leads = enter(flights, Caller("b"))
+    assert (leads, other.contended, first.contended) == (True, True, False)
+    assert flights.rival(other) is first
+
+
+def test_a_lease_is_lent_once_and_to_nobody_who_has_ended() -> None:
+    """A lead takes what is lent to it while it runs, and gives it back; it never has two, and none after its end."""
+    flights, given_back = Flights(), []
+    lead, _ = enter(flights, Caller("a"))
+    assert flights.lend(lead, 7, 30.0)
+    assert (lead.token, lead.renew_at) == (7, 30.0)
+    assert not flights.lend(lead, 8, 40.0)
+    flights.landed(lead, lambda key, token: given_back.append((key, token)), stored=False)
+    assert given_back == [(KEY, 7)]
+    assert not flights.lend(lead, 9, 50.0)
+    assert (lead.token, flights._leads, flights._elsewhere) == (0, {}, {})
+
+
+@pytest.mark.parametrize("how", ["landed", "ended"])
+def test_who_comes_to_wait_before_the_lease_is_free_is_woken(how: str) -> None:
+    """A lead is out of the table before its lease is given back. Whoever began to wait in between, because the store
+    still said that the key is held, is woken as well."""
+    flights, late = Flights(), Caller("b")
+    early = Caller("c")
+    lead, _ = enter(flights, Caller("a"))
+    flights.lend(lead, 7, 30.0)
+    waiters = [flights.wait_elsewhere(KEY, early)]  # type: ignore[arg-type]
+
+    def free(_: bytes, __: int) -> None:
+        assert flights._leads == {}
+        waiters.append(flights.wait_elsewhere(KEY, late))  # type: ignore[arg-type]
+
+    if how == "landed":
+        flights.landed(lead, free, stored=True)
+    else:
+        flights.ended(lead, Fate.GONE, free)
+    assert [*early.woken, *late.woken] == waiters
+    assert flights._elsewhere == {}
+
+
+def test_without_a_lease_none_is_given_back() -> None:
+    """The end of a lead that nobody lent anything asks the store for nothing, and wakes who waits."""
+    flights, waiting = Flights(), Caller("b")
+    lead, _ = enter(flights, Caller("a"))
+    waiter = flights.wait_elsewhere(KEY, waiting)  # type: ignore[arg-type]
+    flights.landed(lead, keep, stored=True)
+    assert (waiting.woken, flights.landings) == ([waiter], 1)
