@@ -177,7 +177,7 @@ class Bench(Lab):
     @property
     def followers(self) -> int:
         """How many calls wait for the head of another's."""
-        return sum(len(lead.waiting) for lead in self.leads)
+        return sum(len(lead.waiting or ()) for lead in self.leads)
 
     @property
     def readers(self) -> int:

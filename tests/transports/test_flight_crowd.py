@@ -119,7 +119,7 @@ def test_a_hundred_calls_of_five_homes(stream: bool, cache: str, monkeypatch: py
     def arrived() -> bool:
         leads = [lead for leads in list(flights._leads.values()) for lead in leads]
         waiting = sum(len(waiters) for waiters in list(flights._elsewhere.values()))
-        following = sum(len(lead.waiting) for lead in leads)
+        following = sum(len(lead.waiting or ()) for lead in leads)
         return following == 95 and (waiting if cache == "on" else head.reached - 1) == 4
 
     lead.run(lambda: lead.until(arrived))

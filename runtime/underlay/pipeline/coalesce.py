@@ -52,6 +52,10 @@ async def coalesce(flow: Flow) -> Step:
         step = await _enter(flow)
         if step is not None or flow.lead is None:
             return step or PROCEED
+    # Where nobody beyond this process asks the store, a lease is needed only where two homes meet: whoever
+    # comes second takes it.
+    if not flow.lead.contended and flow.ports.poll is None:
+        return PROCEED
     return await _lease(flow, flow.lead)
 
 
@@ -170,9 +174,6 @@ async def _lease(flow: Flow, lead: Lead) -> Step:
             return reply
     ttl, poll = engine.settings.coalesce.wait_timeout, ports.poll
     if poll is None:
-        # Nobody beyond this process: a lease is needed only where two homes meet, and is taken by the second.
-        if not lead.contended:
-            return PROCEED
         await _lend(flow, lead, ttl)
     leased = await ports.lease(lead.key, ttl)
     if not isinstance(leased, Held):

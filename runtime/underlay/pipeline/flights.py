@@ -78,7 +78,7 @@ class Lead:
         self.error: Exception | None = None
         self.token = 0
         self.renew_at = math.inf
-        self.waiting: list[tuple[Ports, object]] = []
+        self.waiting: list[tuple[Ports, object]] | None = None
 
     def outlasts(self, mine: Timeouts) -> bool:
         """Whether its read timeout is at least the follower's: a shorter one would end the answer for
@@ -145,6 +145,8 @@ class Flights:
             if lead.fate is not _SENDING:
                 return None
             waiter = ports.waiter()
+            if lead.waiting is None:
+                lead.waiting = []
             lead.waiting.append((ports, waiter))
             return waiter
 
@@ -208,6 +210,6 @@ class Flights:
     def _decide(self, lead: Lead, fate: Fate) -> None:
         with self._lock:
             lead.fate = fate
-            waiting, lead.waiting = lead.waiting, []
-        for ports, waiter in waiting:
+            waiting, lead.waiting = lead.waiting, None
+        for ports, waiter in waiting or ():
             ports.wake(waiter)

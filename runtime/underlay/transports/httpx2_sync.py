@@ -183,11 +183,7 @@ class UnderlayTransport(httpx2.BaseTransport):
         call = _recognised(self.engine, self.inner, request)
         if call is None:
             return self.inner.handle_request(request)
-        return self._handle(request, *call)
-
-    def _handle(
-        self, request: httpx2.Request, candidate: Candidate, exchange: Exchange, ports: Ports
-    ) -> httpx2.Response:
+        candidate, exchange, ports = call
         engine = self.engine
         reply: Reply | None = None
         try:
