@@ -27,6 +27,7 @@ class Readers(RuleBasedStateMachine):
         self.over: Over | None = None
         self.small = True  # the body never held more than the cap
         self.left = False  # given up by its last reader
+        self.coming = 0
 
     @rule(waited=st.booleans())
     def join(self, waited: bool) -> None:
@@ -36,6 +37,8 @@ class Readers(RuleBasedStateMachine):
         assert self.flight.joinable is open_
         if open_ or (waited and self.small and self.over is not None and not self.over.given_up):
             number = self.flight.join(waited=waited)
+            if waited:
+                self.coming = max(0, self.coming - 1)
             assert number not in self.places
             self.places[number] = 0
         else:
@@ -71,19 +74,31 @@ class Readers(RuleBasedStateMachine):
         elif self.pulling:
             assert step is WAIT
         else:
-            assert step == Pull(shared=len(self.places) > 1)
+            shared = len(self.places) > 1 or self.coming > 0
+            assert step == Pull(shared=shared)
             self.pulling = True
-            self.alone = reader if len(self.places) == 1 else 0
+            self.alone = 0 if shared else reader
 
     @precondition(lambda self: self.pulling)
-    @rule(frame=st.binary(max_size=4))
-    def pulled(self, frame: bytes) -> None:
-        """The pull brought a frame, also after everybody left."""
-        self.flight.pulled(frame)
+    @rule(frame=st.binary(max_size=4), at_once=st.booleans())
+    def pulled(self, frame: bytes, at_once: bool) -> None:
+        """The pull brought a frame, also after everybody left; who pulled alone may be given it with that."""
+        reader = self.alone if at_once else 0
+        given = reader in self.places
+        assert self.flight.pulled(frame, reader) is given
+        if given:
+            assert self.places[reader] == len(self.body)
+            self.places[reader] += 1
         self.pulling = False
         self.alone = 0
         self.body.append(frame)
         self.small = self.small and sum(map(len, self.body)) <= self.cap
+
+    @rule(readers=st.integers(1, 2))
+    def expect(self, readers: int) -> None:
+        """Readers that wait for the head are on their way."""
+        self.flight.expect(readers)
+        self.coming += readers
 
     @rule(ending=st.sampled_from(list(Ending)), failed=st.booleans())
     def end(self, ending: Ending, failed: bool) -> None:
@@ -222,6 +237,25 @@ def test_who_joins_during_a_lone_pull_waits_for_its_end() -> None:
     assert flight.step(late) is WAIT
     flight.pulled(b"b")
     assert [flight.step(late) for _ in range(3)] == [Frame(b"a"), Frame(b"a"), Frame(b"b")]
+
+
+def test_who_is_expected_need_not_wait_for_a_lone_pull() -> None:
+    """While readers that have waited for the head are on their way, a reader ahead of them pulls for all: each is
+    given the frames that are there. Once they have come and gone, it pulls alone again."""
+    flight = Flight(100)
+    ahead = flight.join()
+    flight.expect(2)
+    assert flight.step(ahead) == Pull(shared=True)
+    flight.pulled(b"a")
+    assert flight.step(ahead) == Frame(b"a")
+    assert flight.step(ahead) == Pull(shared=True)
+    late = [flight.join(waited=True) for _ in range(2)]
+    assert [flight.step(each) for each in late] == [Frame(b"a")] * 2
+    for each in late:
+        flight.leave(each)
+    flight.pulled(b"b")
+    assert flight.step(ahead) == Frame(b"b")
+    assert flight.step(ahead) == Pull(shared=False)
 
 
 @pytest.mark.parametrize("ending", [Ending.CANCELLED, Ending.CLOSED, Ending.DROPPED])

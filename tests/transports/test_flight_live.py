@@ -55,6 +55,29 @@ def test_a_follower_needs_nothing_of_its_leader(bench: Bench, read: int) -> None
     assert bench.ends() == [("miss", "complete", ""), ("coalesced", "complete", "")]
 
 
+def test_a_leader_that_reads_ahead_keeps_no_frame_from_who_waited(bench: Bench) -> None:
+    """Followers that waited for the head get the frames that are there while the leader, ahead of them, already waits
+    for the next one: they do not wait for it too."""
+    head, pause = Gate(), Gate()
+
+    async def scenario() -> None:
+        client = bench.serve([stream_answer(*ALL[:2], pause, *ALL[2:], before=[head])])
+        leader = await bench.start(bench.calling(client))
+        await bench.until(lambda: head.reached == 1)
+        followers = [await bench.start(bench.calling(client)) for _ in range(3)]
+        await bench.until(lambda: bench.followers == 3)
+        head.open()
+        await bench.until(lambda: pause.reached == 1)
+        await bench.until(lambda: [each.frames for each in followers] == [ALL[:2]] * 3)
+        assert leader.frames == ALL[:2]
+        pause.open()
+        await bench.ended()
+        assert [each.frames for each in bench.callers] == [ALL] * 4
+
+    bench.run(scenario)
+    bench.check(upstream=1)
+
+
 def test_two_readers_in_one_task_take_turns(bench: Bench) -> None:
     """Frame by frame in turn, in one thread: nobody waits for the other, and each frame is pulled once."""
 

@@ -30,7 +30,7 @@ class Frame:
 class Pull:
     """This reader must pull the next frame from upstream, now: the flight is marked as being pulled.
 
-    `shared`: others read too, so the pull must not die with this reader.
+    `shared`: others read too, or are about to, so the pull must not die with this reader.
     """
 
     shared: bool
@@ -72,6 +72,7 @@ class Flight:
     __slots__ = (
         "_alone",
         "_base",
+        "_coming",
         "_frames",
         "_held",
         "_left",
@@ -93,6 +94,7 @@ class Flight:
         self._next = 0
         self._pulling = False
         self._alone = 0  # the reader that pulls by itself, in its own call
+        self._coming = 0  # readers that are known to be about to join
         self._left = False  # nobody reads it any more, and it is about to be closed
         self._over: Over | None = None
 
@@ -131,6 +133,11 @@ class Flight:
         """Every frame from the first, or None when some were dropped."""
         return tuple(self._frames) if self.whole else None
 
+    def expect(self, readers: int) -> None:
+        """So many readers wait for the head and are about to join: from now on pulls are made for all. They
+        would be given nothing while a lone reader, ahead of them, pulls the frame after the next."""
+        self._coming += readers
+
     def join(self, *, waited: bool = False) -> int:
         """A new reader, placed before the first frame. Returns its number. `waited`: it has waited for the
         head, and shares also what went wrong upstream before it came here.
@@ -140,6 +147,8 @@ class Flight:
         failed = self._over is not None and not self._over.given_up
         if not (self.joinable or (waited and failed and self.whole)):
             raise ValueError("this flight cannot be joined: frames were dropped, it has failed or was left")
+        if waited and self._coming:
+            self._coming -= 1
         self._next += 1
         self._readers[self._next] = 0
         return self._next
@@ -173,7 +182,7 @@ class Flight:
         if self._pulling:
             return WAIT
         self._pulling = True
-        if len(self._readers) > 1:
+        if len(self._readers) > 1 or self._coming:
             return _PULL_SHARED
         self._alone = reader
         return _PULL_ALONE

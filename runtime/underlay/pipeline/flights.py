@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from enum import Enum
 from threading import Lock, get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["Fate", "Flights", "Lead"]
 
 Free = Callable[[bytes, int], None]
+
+
+class Joinable(Protocol):
+    """A body that others may read."""
+
+    def expect(self, readers: int) -> None:
+        """So many are about to join."""
+        ...
 
 
 class Fate(Enum):
@@ -74,7 +82,7 @@ class Lead:
         self.leases = True
         self.contended = False
         self.fate = _SENDING
-        self.body: object | None = None  # a `reader.Body`
+        self.body: Joinable | None = None
         self.error: Exception | None = None
         self.token = 0
         self.renew_at = math.inf
@@ -166,10 +174,10 @@ class Flights:
             else:
                 self._elsewhere.pop(key, None)
 
-    def answered(self, lead: Lead, body: object) -> None:
-        """The head came: the body can be joined."""
+    def answered(self, lead: Lead, body: Joinable) -> None:
+        """The head came: the body can be joined, and is told how many will."""
         lead.body = body
-        self._decide(lead, _FLYING)
+        self._decide(lead, _FLYING, body.expect)
 
     def ended(self, lead: Lead, fate: Fate, free: Free, error: Exception | None = None) -> None:
         """The lead ends without a body. `free` gives its lease back."""
@@ -207,9 +215,13 @@ class Flights:
         for ports, waiter in elsewhere or ():
             ports.wake(waiter)
 
-    def _decide(self, lead: Lead, fate: Fate) -> None:
+    def _decide(self, lead: Lead, fate: Fate, expect: Callable[[int], None] | None = None) -> None:
         with self._lock:
             lead.fate = fate
             waiting, lead.waiting = lead.waiting, None
-        for ports, waiter in waiting or ():
+        if not waiting:
+            return
+        if expect is not None:
+            expect(len(waiting))  # before the first of them can come
+        for ports, waiter in waiting:
             ports.wake(waiter)

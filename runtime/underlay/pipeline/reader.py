@@ -97,6 +97,11 @@ class Body:
             self._engine.faults.report(Stage.RECORD, error)
             return None
 
+    def expect(self, readers: int) -> None:
+        """So many who wait for the head are about to join."""
+        with self.lock:
+            self.flight.expect(readers)
+
     def enlist(self, ports: Ports) -> object:
         """A waiter for the next change. Called under the lock."""
         waiter = ports.waiter()
