@@ -39,6 +39,8 @@ class Windows(RuleBasedStateMachine):
         self.alone: list[Member] = []
         self.gone: set[Member] = set()
         self.expected = 0.0
+        self.apart = 0
+        self.arrived = 0.0
 
     def detached(self, window: Window, trigger: BatchTrigger) -> None:
         """The open window has left with everybody who was in it."""
@@ -55,6 +57,11 @@ class Windows(RuleBasedStateMachine):
         crowded = self.rule.linger == "adaptive" and self.flying > 1
         return self.rule.longest if crowded else self.rule.timeout
 
+    def learn(self, latency: int | None) -> None:
+        """The expectation is smoothed."""
+        if latency is not None:
+            self.expected += (latency - self.expected) * (0.125 if self.expected else 1)
+
     def full(self, extra: tuple[int, int, int]) -> bool:
         """Whether the open window and these members, inputs and tokens are more than the bounds."""
         inputs = sum(member.inputs for member in self.open) + extra[1]
@@ -68,6 +75,7 @@ class Windows(RuleBasedStateMachine):
         bounds = self.rule
         deadline = math.inf if left is None else self.now + left
         member = Member(inputs, tokens, deadline=deadline)
+        self.arrived = self.now
         answer = self.lane.arrive(member, self.now)
         assert member.entered == self.now
         spare = deadline - self.expected - self.now
@@ -103,6 +111,16 @@ class Windows(RuleBasedStateMachine):
             or sum(one.tokens for one in self.open) == bounds.tokens
         ):
             self.detached(answer.window, BatchTrigger.SIZE)
+
+    @rule()
+    def go_alone(self) -> None:
+        """A call comes that takes no place if it need not: that is when any other would go at once too, under
+        `adaptive`. Otherwise nothing has happened."""
+        went = self.lane.go_alone(self.now)
+        assert went is (self.rule.linger == "adaptive" and self.window is None and self.flying == 0)
+        if went:
+            self.flying += 1
+            self.arrived = self.now
 
     @rule(seconds=st.integers(0, 12))
     def time_passes(self, seconds: int) -> None:
@@ -147,14 +165,29 @@ class Windows(RuleBasedStateMachine):
         """A dispatch ends: the last one takes the open window along, unless the linger is fixed."""
         window = self.lane.ended(self.now, None if latency is None else float(latency))
         self.flying -= 1
-        if latency is not None:
-            self.expected += (latency - self.expected) * (0.125 if self.expected else 1)
+        self.learn(latency)
         if self.rule.linger == "fixed":
             assert window is None
         elif self.rule.linger == "adaptive" or window is None:
             assert (window is not None) is (self.flying == 0 and self.window is not None)
         if window is not None:
             self.detached(window, BatchTrigger.IDLE)
+
+    @precondition(lambda self: self.flying and self.rule.linger == "fixed")
+    @rule(members=st.integers(1, 5))
+    def released(self, members: int) -> None:
+        """A window is over as its calls go their ways; those end later."""
+        assert self.lane.ended(self.now, None) is None
+        self.flying -= 1
+        self.apart += members
+
+    @precondition(lambda self: self.apart)
+    @rule(latency=st.none() | st.integers(1, 30))
+    def ended_apart(self, latency: int | None) -> None:
+        """A call of a released window ends: its latency is learned, and nothing is counted a second time."""
+        assert self.lane.ended(self.now, None if latency is None else float(latency), counted=False) is None
+        self.apart -= 1
+        self.learn(latency)
 
     @precondition(lambda self: hasattr(self, "lane"))
     @invariant()
@@ -163,6 +196,7 @@ class Windows(RuleBasedStateMachine):
         changes its members, and counts only the living."""
         assert self.lane.waiting == len(self.open)
         assert self.lane.idle is (self.flying == 0 and not self.open)
+        assert self.lane.used == self.arrived
         if self.window is not None:
             assert self.window.trigger is None
             assert self.window.members == self.open
@@ -505,6 +539,63 @@ def test_a_window_is_closed_once() -> None:
     assert fixed.close_due(window, 0.06)
     assert not fixed.close_due(window, 0.06)
     assert window.trigger is BatchTrigger.TIME
+
+
+class _Counted(Member):
+    """Counts how often anybody asks for its last moment."""
+
+    asked = 0
+
+    @property
+    def latest(self) -> float:
+        """The moment itself."""
+        _Counted.asked += 1
+        return self._latest
+
+    @latest.setter
+    def latest(self, value: float) -> None:
+        self._latest = value
+
+
+@pytest.mark.parametrize("hurried", [False, True])
+def test_a_crowd_leaves_in_linear_time(hurried: bool) -> None:
+    """Ten thousand members that are cancelled at once ask for ten thousand times what one asks for, whatever
+    their deadlines and their order: none of them looks at all the others."""
+    fixed = lane("fixed", inputs=LARGE)
+    crowd = [_Counted(1, 1, deadline=100.0 + number if hurried else math.inf) for number in range(10_000)]
+    for member in crowd:
+        fixed.arrive(member, 0.0)
+    window = window_of(crowd[0])
+    assert window.due == 0.05
+    _Counted.asked = 0
+    for member in crowd[:-1]:
+        fixed.leave(member)
+    assert _Counted.asked <= 2 * len(crowd)
+    assert (window.members, window.inputs, fixed.waiting) == (crowd[-1:], 1, 1)
+    assert window.latest == crowd[-1].deadline
+
+
+def test_a_call_that_takes_no_place_is_in_flight() -> None:
+    """Whoever comes during it shares a window, and its end, as the last one in flight, sends that at once."""
+    adaptive = lane("adaptive")
+    assert adaptive.go_alone(0.0)
+    assert not adaptive.go_alone(0.1)
+    waiting = window_of(arrive(adaptive, 0.1))
+    arrive(adaptive, 0.12)
+    assert not adaptive.go_alone(0.13)
+    assert adaptive.ended(0.14, 0.14) is waiting
+    assert (waiting.trigger, len(waiting.members)) == (BatchTrigger.IDLE, 2)
+    assert not adaptive.go_alone(0.15)
+    assert adaptive.ended(0.2, 0.06) is None
+    assert adaptive.go_alone(0.3)
+
+
+@pytest.mark.parametrize("linger", ["fixed", "learned"])
+def test_only_adaptive_lets_a_call_go_unseen(linger: str) -> None:
+    """`fixed` holds every call, and `learned` has to see it."""
+    other = lane(linger)
+    assert not other.go_alone(0.0)
+    assert other.idle
 
 
 def test_more_ends_than_dispatches_do_no_harm() -> None:

@@ -35,6 +35,7 @@ async def passing(bench: Bench, seconds: float) -> None:
 def test_a_followers_own_read_timeout(bench: Bench, waits_for: str) -> None:
     """It gets its family's ReadTimeout when its own time is up, and not before; leader and patient follower go on."""
     head, first, second, pace = Gate(), Gate(), Gate(), Gate()
+    others = 1 if bench.mode == "sync" else 2  # a thread that pulls does not wait
 
     async def scenario() -> None:
         client = bench.serve([stream_answer(first, ALL[0], second, *ALL[1:], before=[head])])
@@ -56,11 +57,10 @@ def test_a_followers_own_read_timeout(bench: Bench, waits_for: str) -> None:
         await bench.until(lambda: bench.followers == 2)
         if waits_for != "the head":
             head.open()
-            await bench.until(lambda: bench.enlisted == 2)
+            await bench.until(lambda: bench.enlisted == others + 1)
         if waits_for == "the next frame":
             first.open()
             await bench.until(lambda: second.reached == 1 and pace.reached == 1)
-            others = 1 if bench.mode == "sync" else 2  # a thread that pulls does not wait
             await bench.until(lambda: bench.enlisted == others)
             pace.open()
             await bench.until(lambda: bench.enlisted == others + 1)

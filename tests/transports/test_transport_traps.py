@@ -292,7 +292,7 @@ def test_a_204_is_no_failure(lab: Lab) -> None:
     lab.run(scenario)
 
 
-@pytest.mark.parametrize("where", ["_rebuilt", "_exchange", "_response", "_body", "_outgoing"])
+@pytest.mark.parametrize("where", ["_rebuilt", "_timeouts", "_response", "_body", "_outgoing"])
 def test_a_fault_of_ours_around_the_send_never_reaches_the_app(
     lab: Lab, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,6 +144,21 @@ def test_one_members_failure_is_its_own(crowd: WindowLab) -> None:
     assert calls[2].error is not None
 
 
+def test_a_released_window_is_counted_out_once(crowd: WindowLab) -> None:
+    """Its calls end one by one, and none of them is taken for another that is still in flight."""
+    crowd.windows(linger="fixed", max_batch_size=2)
+    client = crowd.client()
+    crowd.ask(client, chat("hurried"), url=CHAT_URL, headers={"underlay-deadline": "0.01"})
+    calls = crowd.ask_all(client, [chat("a"), chat("b")], url=CHAT_URL)
+    for held in crowd.sent[1:]:
+        held.reply()
+    assert all(call.done for call in calls)
+    lanes = [lane for lane, _ in crowd.runtime.engine.state.windows._lanes.values()]
+    assert [lane.idle for lane in lanes] == [False]
+    crowd.sent[0].reply()
+    assert [lane.idle for lane in lanes] == [True]
+
+
 def test_cancelled_members_of_an_open_window_are_not_sent(crowd: WindowLab) -> None:
     """Whoever leaves while the window is open makes room; the rest leave when it is full or due."""
     crowd.windows(linger="fixed", max_batch_size=3)

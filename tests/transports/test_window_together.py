@@ -15,7 +15,8 @@ from transport_lab import CHAT_ASK, CHAT_URL
 from window_lab import Running, WindowLab, embedding
 from window_provider import EMBEDDINGS_URL, answer, gzipped, refusal
 
-from underlay.pipeline.windows import Departure, Seat
+from underlay.pipeline.ports import Exchange
+from underlay.pipeline.windows import Departure, Lone, Place
 from underlay.telemetry.attributes import CacheResult
 from underlay.telemetry.events import AttemptEnded, CallEnded, Coalesced
 from underlay.testing import Received
@@ -188,6 +189,7 @@ def test_followers_of_members_that_are_sent_apart(crowd: WindowLab) -> None:
         client, [embedding("a"), embedding("b"), embedding("a"), embedding("b"), embedding("c")]
     )
     crowd.provider.release()
+    crowd.join()
     assert [call.result().json() for call in calls] == [own(letter) for letter in "ababc"]
     assert len(crowd.sent) == 4
 
@@ -258,7 +260,7 @@ def test_a_fork_child_has_no_windows(monkeypatch: pytest.MonkeyPatch, family: st
 # The garbage collector
 
 
-def left_behind(kinds: tuple[type, ...] = (Departure, Seat)) -> Counter[str]:
+def left_behind(kinds: tuple[type, ...] = (Departure, Lone, Place)) -> Counter[str]:
     """What is left of windows in memory."""
     return Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, kinds))
 
@@ -310,6 +312,28 @@ def test_a_window_leaves_nothing_to_the_collector(crowd: WindowLab, merged: bool
             forget(crowd)
             calls.clear()
             assert (end, left_behind()) == (end, Counter())
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+@pytest.mark.parametrize("linger", ["adaptive", "learned", "fixed"])
+def test_a_call_alone_leaves_nothing_to_the_collector(crowd: WindowLab, linger: str) -> None:
+    """Whether its lane knows it or not, and whether it fits into a window or not."""
+    crowd.windows(linger=linger, batch_timeout_ms=1)
+    crowd.provider.holds = False
+    client = crowd.client()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        for inputs in ("a", "b", ["c"] * 2000):
+            call = crowd.ask(client, embedding(inputs))
+            crowd.advance(0.002)
+            assert call.done
+            forget(crowd)
+            del call
+            assert left_behind((Departure, Lone, Place, Exchange)) == Counter()
     finally:
         gc.enable()
         gc.unfreeze()

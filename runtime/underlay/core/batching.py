@@ -49,37 +49,41 @@ class Rule:
 
 class Member:
     """One call that may share a request: its inputs, its estimated tokens, when it arrived, and the moment
-    after which its answer is of no use. `alive` is false once it has left; `call` is the caller's own."""
+    after which its answer is of no use. `alive` is false once it has left."""
 
-    __slots__ = ("alive", "call", "deadline", "entered", "inputs", "latest", "tokens", "window")
+    __slots__ = ("alive", "deadline", "entered", "inputs", "latest", "tokens", "window")
 
-    def __init__(
-        self, inputs: int, tokens: int, entered: float = 0.0, deadline: float = math.inf, call: object = None
-    ) -> None:
+    def __init__(self, inputs: int, tokens: int, deadline: float = math.inf) -> None:
         self.inputs = inputs
         self.tokens = tokens
-        self.entered = entered
         self.deadline = deadline
-        self.call = call
+        self.entered = 0.0
         self.alive = True
         self.window: Window | None = None
         self.latest = math.inf  # when it must be sent to be answered before its deadline
 
 
 class Window:
-    """Calls that are sent together. `limit` is when its own time is over, `latest` when its most hurried
-    member must be sent. `trigger` is None while it collects."""
+    """Calls that are sent together. `limit` is when its own time is over; `trigger` is None while it
+    collects."""
 
-    __slots__ = ("_inputs", "_tokens", "latest", "limit", "members", "opened", "trigger")
+    __slots__ = ("_inputs", "_latest", "_members", "_tokens", "limit", "opened", "trigger")
 
     def __init__(self, opened: float, limit: float) -> None:
-        self.members: list[Member] = []
         self.opened = opened
         self.limit = limit
-        self.latest = math.inf
         self.trigger: BatchTrigger | None = None
+        self._members: dict[Member, None] = {}  # a list would be searched and moved for each that leaves
+        self._latest: float | None = math.inf  # None: to be looked for among the members
         self._inputs = 0
         self._tokens = 0
+
+    @property
+    def latest(self) -> float:
+        """When its most hurried member must be sent."""
+        if self._latest is None:
+            self._latest = min([member.latest for member in self._members], default=math.inf)
+        return self._latest
 
     @property
     def due(self) -> float:
@@ -98,9 +102,33 @@ class Window:
         return self._tokens
 
     @property
+    def members(self) -> list[Member]:
+        """Everybody in it, in the order of arrival; in a window that has left, also those who are gone."""
+        return list(self._members)
+
+    @property
     def living(self) -> list[Member]:
         """The members that have not left, in the order of their arrival."""
-        return [member for member in self.members if member.alive]
+        return [member for member in self._members if member.alive]
+
+    def _add(self, member: Member) -> None:
+        self._members[member] = None
+        self._inputs += member.inputs
+        self._tokens += member.tokens
+        self._latest = min(self.latest, member.latest)
+        member.window = self
+
+    def _mark(self, member: Member) -> None:
+        """Gone, in its place."""
+        self._inputs -= member.inputs
+        self._tokens -= member.tokens
+
+    def _remove(self, member: Member) -> None:
+        self._mark(member)
+        del self._members[member]
+        if self._latest == member.latest < math.inf:
+            self._latest = None  # looked for when asked: a whole crowd may be leaving
+        member.window = None
 
 
 @record(frozen=True, slots=True)
@@ -122,15 +150,16 @@ ALONE: Final = Alone()
 
 class Lane:
     """One window key: the window that collects, and how many dispatches (lone calls or windows) are in
-    flight, whatever the linger."""
+    flight, whatever the linger. `used` is when the last call came."""
 
-    __slots__ = ("_expected", "_flying", "_learned", "_open", "rule")
+    __slots__ = ("_expected", "_flying", "_learned", "_open", "rule", "used")
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
         self._learned = Learned(rule.timeout) if rule.linger == "learned" else None
         self._open: Window | None = None
         self._flying = 0
+        self.used = 0.0
         self._expected = 0.0  # smoothed latency of a dispatch; 0 while unknown
 
     @property
@@ -141,12 +170,20 @@ class Lane:
     @property
     def waiting(self) -> int:
         """Members of the open window."""
-        return len(self._open.members) if self._open is not None else 0
+        return len(self._open._members) if self._open is not None else 0
+
+    def go_alone(self, now: float) -> bool:
+        """Take a call in that needs no place, because it would go alone whatever it asks: under `adaptive`,
+        with nothing open or in flight. It is in flight until `ended`. False: it has to `arrive`."""
+        if self._flying or self._open is not None or self.rule.linger != "adaptive":
+            return False
+        self._flying, self.used = 1, now
+        return True
 
     def arrive(self, member: Member, now: float) -> Alone | Enter:
         """Take a call in. Bounds are never exceeded: whoever does not fit sends the open window off first,
         and a call that is larger than a bound, or has no time to wait, goes alone."""
-        member.entered = now
+        self.used = member.entered = now
         member.latest = member.deadline - self._expected
         lone = self._open is None and self._flying == 0
         waits = not lone or self.rule.linger == "fixed"
@@ -161,13 +198,9 @@ class Lane:
             self._detach(closed, BatchTrigger.SIZE, now)
         if window is None:
             window = self._open = Window(now, now + self._time())
-        window.members.append(member)
-        window._inputs += member.inputs
-        window._tokens += member.tokens
-        window.latest = min(window.latest, member.latest)
-        member.window = window
+        window._add(member)
         if self._learned is not None:
-            window.limit = self._learned.leaves(window.opened, len(window.members), window.inputs, now)
+            window.limit = self._learned.leaves(window.opened, len(window._members), window.inputs, now)
         if self._full(window):
             self._detach(window, BatchTrigger.SIZE, now)
         return Enter(window, closed)
@@ -203,23 +236,21 @@ class Lane:
         member.alive = False
         if window is None:
             return
-        window._inputs -= member.inputs
-        window._tokens -= member.tokens
         if window is not self._open:
+            window._mark(member)
             return
-        window.members.remove(member)
-        member.window = None
-        if not window.members:
+        window._remove(member)
+        if not window._members:
             self._open = None
-        elif member.latest <= window.latest:
-            window.latest = min(other.latest for other in window.members)
 
-    def ended(self, now: float, latency: float | None) -> Window | None:
+    def ended(self, now: float, latency: float | None, *, counted: bool = True) -> Window | None:
         """One dispatch ended, after `latency` seconds, or None when that says nothing about the provider. It
-        counts once, also when its members were sent apart or all left before it was sent. Returns the open
-        window if it leaves for it: under `adaptive` when nothing is in flight any more, under `learned` also
-        when it has waited long enough and the provider has room again."""
-        self._flying = max(0, self._flying - 1)
+        counts once, also when its members were sent apart or all left before it was sent: the calls of a
+        released window end one by one, and are not `counted`. Returns the open window if it leaves for it:
+        under `adaptive` when nothing is in flight any more, under `learned` also when it has waited long
+        enough and the provider has room again."""
+        if self._flying and counted:
+            self._flying -= 1
         if latency is not None:
             known = self._expected
             self._expected = known + (latency - known) * _SMOOTHING if known else latency
@@ -249,7 +280,7 @@ class Lane:
     def _fits(self, window: Window, member: Member) -> bool:
         rule = self.rule
         return (
-            len(window.members) < rule.members
+            len(window._members) < rule.members
             and window._inputs + member.inputs <= rule.inputs
             and window._tokens + member.tokens <= rule.tokens
         )
@@ -257,7 +288,7 @@ class Lane:
     def _full(self, window: Window) -> bool:
         rule = self.rule
         return (
-            len(window.members) >= rule.members
+            len(window._members) >= rule.members
             or window._inputs >= rule.inputs
             or window._tokens >= rule.tokens
         )

@@ -15,7 +15,7 @@ from underlay.pipeline.flow import PROCEED, Reply
 from underlay.pipeline.ports import Exchange, Mishap, Upstream
 from underlay.pipeline.reader import Body, Reader
 from underlay.pipeline.replies import admit, finished, refuse
-from underlay.pipeline.windows import Apart, Failed, Refused, Shares
+from underlay.pipeline.windows import Apart, Failed, Lone, Place, Refused, Shares
 from underlay.telemetry.attributes import BatchMode, Ending, Stage, Verdict
 from underlay.telemetry.events import Batched, BatchEnded, BatchStarted
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from underlay.pipeline.flow import Flow, Step
     from underlay.pipeline.ports import Ports
     from underlay.pipeline.watch import WatchedDispatch
-    from underlay.pipeline.windows import Departure, Outcome, Seat
+    from underlay.pipeline.windows import Departure, Outcome
 
 __all__ = [
     "MergeError",
@@ -34,6 +34,7 @@ __all__ = [
     "decoded",
     "dispatch",
     "fetch",
+    "own_place",
     "plain_headers",
     "resolved",
     "share",
@@ -54,11 +55,11 @@ class MergeError(Exception):
 async def dispatch(flow: Flow, departure: Departure) -> Step:
     """Send for all, and take the sender's own part."""
     windows, ports = flow.engine.state.windows, flow.ports
-    seats = windows.compose(departure)
-    if len(seats) == 1:
+    places = windows.compose(departure)
+    if len(places) == 1:
         return _lone(flow, departure)
     try:
-        request = _merged(flow, seats)
+        request = _merged(flow, places)
     except Exception as error:  # noqa: BLE001 never break the app: the members are sent apart
         flow.engine.faults.report(Stage.QUEUE, error)
         windows.resolve(departure, Apart(), ports.now(), None)
@@ -72,10 +73,10 @@ async def dispatch(flow: Flow, departure: Departure) -> Step:
     flow.attempt = Attempt(flow.engine, flow.asked, flow.call.watched, flow.permit, 1, started)
     try:
         with flow.call.watched.sending():
-            outcome = await _sent(flow, departure, seats, request)
+            outcome = await _sent(flow, departure, places, request)
     except Exception as error:
         if flow.foreign is error:
-            batched(flow, departure, _own(flow), len(seats))
+            batched(flow, departure, own_place(flow), len(places))
             # A copy: the frames of what is raised here lead back to the departure.
             windows.resolve(departure, Failed(ports.adopt(error)), ports.now(), None)
         raise
@@ -87,38 +88,40 @@ async def dispatch(flow: Flow, departure: Departure) -> Step:
 
 def _lone(flow: Flow, departure: Departure) -> Step:
     """Everybody else has left, or nobody came. A window of the fixed linger counts as one all the same."""
-    seat = _own(flow)
+    place = own_place(flow)
     if departure.rule.linger == "fixed":
         with flow.call.watched.sending():
-            told(flow, departure, [seat], BatchMode.ALONE).event(BatchEnded(0.0))
-        batched(flow, departure, seat, 1)
-    flow.engine.state.windows.alone(seat, flow.ports.now())
+            told(flow, departure, [place], BatchMode.ALONE).event(BatchEnded(0.0))
+        batched(flow, departure, place, 1)
+    flow.seat = Lone(flow.ports.now(), departure.lane)  # as the window's dispatch, which is counted
+    place.vacate()
     return PROCEED
 
 
-def _own(flow: Flow) -> Seat:
-    assert flow.seat is not None  # noqa: S101 who was dispatched has a seat
+def own_place(flow: Flow) -> Place:
+    """The place of a call that does not go alone."""
+    assert isinstance(flow.seat, Place)  # noqa: S101 who goes alone has left this stage
     return flow.seat
 
 
-def _merged(flow: Flow, seats: Sequence[Seat]) -> Exchange:
+def _merged(flow: Flow, places: Sequence[Place]) -> Exchange:
     """The one request for all."""
     merger = flow.asked.dialect.merger
     assert merger is not None  # noqa: S101 only mergeable calls are merged
-    return altered(flow.exchange, merger.merge([seat.exchange.body for seat in seats]))
+    return altered(flow.exchange, merger.merge([place.exchange.body for place in places]))
 
 
-async def _sent(flow: Flow, departure: Departure, seats: Sequence[Seat], request: Exchange) -> Outcome:
+async def _sent(flow: Flow, departure: Departure, places: Sequence[Place], request: Exchange) -> Outcome:
     """What came of it. Raises what the app's own transport raised."""
     started = flow.ports.now()
-    handle = told(flow, departure, seats, BatchMode.MERGED)
+    handle = told(flow, departure, places, BatchMode.MERGED)
     try:
         with handle.sending():
             status, headers, body = await fetch(flow, request)
     except BaseException as error:
         handle.event(BatchEnded(flow.ports.now() - started, None, flow.ports.describe(error).name))
         raise
-    outcome = _read(flow, status, headers, body, [seat.exchange.body for seat in seats])
+    outcome = _read(flow, status, headers, body, [place.exchange.body for place in places])
     apart = isinstance(outcome, Apart)
     kind = str(status) if status >= 400 else "not_split" if apart else ""
     handle.event(BatchEnded(flow.ports.now() - started, status, kind, apart))
@@ -217,21 +220,21 @@ def decoded(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes:
 
 async def resolved(flow: Flow, departure: Departure) -> Step:
     """What the dispatch means for this member."""
-    outcome, seat = departure.outcome, _own(flow)
+    outcome, place = departure.outcome, own_place(flow)
     assert outcome is not None  # noqa: S101 asked only when it is known
     flow.seat = None
-    seat.vacate()
+    place.vacate()
     if isinstance(outcome, Refused):
         return refuse(flow, outcome.refusal)
-    if isinstance(outcome, Apart) or seat not in departure.sent:
+    if isinstance(outcome, Apart) or place.number is None:
         flow.call.batch_mode = BatchMode.ALONE
         return PROCEED
     flow.call.batch_mode = BatchMode.MERGED
-    batched(flow, departure, seat, len(departure.sent))
+    batched(flow, departure, place, len(departure.sent))
     if isinstance(outcome, Failed):
         flow.foreign = flow.ports.adopt(outcome.error)
         raise flow.foreign
-    body = outcome.bodies[seat.place]
+    body = outcome.bodies[place.number]
     if flow.attempt is None:
         flow.attempt = Attempt(flow.engine, flow.asked, flow.call.watched, None, 1, departure.at, sent=False)
     return await share(flow, outcome.status, outcome.headers, body, body)
@@ -269,11 +272,11 @@ async def _booked(flow: Flow, attempt: Attempt, head: Upstream, body: bytes, tol
     return reader
 
 
-def told(flow: Flow, departure: Departure, seats: Sequence[Seat], mode: BatchMode) -> WatchedDispatch:
+def told(flow: Flow, departure: Departure, places: Sequence[Place], mode: BatchMode) -> WatchedDispatch:
     """Tell the listeners that a window leaves, in the context of the call that sends. Its members are told
     where to find it."""
     rule, asked = departure.rule, flow.asked
-    inputs = sum(seat.member.inputs for seat in seats)
+    inputs = sum([place.inputs for place in places])
     by_calls = mode is BatchMode.RELEASED or rule.linger == "fixed"
     handle = flow.engine.watch.dispatch(
         BatchStarted(
@@ -282,9 +285,9 @@ def told(flow: Flow, departure: Departure, seats: Sequence[Seat], mode: BatchMod
             asked.circuit.model,
             mode,
             departure.trigger,
-            tuple(seat.call.watched.origin() for seat in seats),
+            tuple([place.call.watched.origin() for place in places]),
             inputs,
-            len(seats) if by_calls else inputs,
+            len(places) if by_calls else inputs,
             rule.members if by_calls else rule.inputs,
             max(0.0, departure.at - departure.opened),
             departure.told,
@@ -295,7 +298,7 @@ def told(flow: Flow, departure: Departure, seats: Sequence[Seat], mode: BatchMod
     return handle
 
 
-def batched(flow: Flow, departure: Departure, seat: Seat, size: int) -> None:
+def batched(flow: Flow, departure: Departure, place: Place, size: int) -> None:
     """Say of a call that it left its window."""
-    wait = max(0.0, departure.at - seat.member.entered)
+    wait = max(0.0, departure.at - place.entered)
     flow.call.watched.event(Batched(flow.call.batch_mode, departure.trigger, wait, size, departure.origin))

@@ -10,12 +10,12 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
-from underlay.core.batching import Member, Rule
+from underlay.core.batching import Rule
 from underlay.core.key import scope_of, sort_headers
 from underlay.pipeline.fill import filled
 from underlay.pipeline.flow import PROCEED, Wait
-from underlay.pipeline.merge import batched, dispatch, resolved, told
-from underlay.pipeline.windows import Seat, Waiting
+from underlay.pipeline.merge import batched, dispatch, own_place, resolved, told
+from underlay.pipeline.windows import Lone, Place, Waiting
 from underlay.settings import Mode
 from underlay.telemetry.attributes import BatchMode, BatchTrigger
 from underlay.telemetry.events import Batched, BatchEnded
@@ -31,12 +31,13 @@ __all__ = ["queue", "release_seat"]
 _log = logging.getLogger("underlay")
 _DEADLINE = b"underlay-deadline"
 _UNBOUNDED = 1_000_000_000
+_OFF, _OBSERVE = Mode.OFF, Mode.OBSERVE
 
 
 async def queue(flow: Flow) -> Step:
     """Wait in a window where there is one for this call, and leave with it."""
     settings = flow.engine.settings.llm_batch
-    if settings.mode is Mode.OFF:
+    if settings.mode is _OFF:
         return PROCEED
     merged = bool(flow.asked.window)
     if not merged and settings.linger != "fixed":
@@ -45,40 +46,46 @@ async def queue(flow: Flow) -> Step:
         singles, flow.singles = flow.singles, {}
         if (step := await filled(flow, singles)) is not None:
             return step
-    windows, seat = flow.engine.state.windows, flow.seat
-    if seat is None:
-        rule = _rule(flow)
-        seat = flow.seat = Seat(flow.call, flow.exchange, flow.ports, _member(flow, rule))
-        windows.enter(seat, _key(flow), rule, flow.asked.circuit)
-        if settings.mode is Mode.OBSERVE:
-            return _observed(flow, seat, merged=merged)
-    now = flow.ports.now()
-    stand = windows.look(seat, now)
-    if stand is None:
-        return PROCEED
+    if flow.seat is None:
+        key = _key(flow)
+        lone = flow.seat = Lone(flow.ports.now())
+        if flow.engine.state.windows.go_alone(lone, key) or _entered(flow, key):
+            return PROCEED
+        if settings.mode is _OBSERVE:
+            return _observed(flow, merged=merged)
+    place, now = own_place(flow), flow.ports.now()
+    stand = flow.engine.state.windows.look(place, now)
     if isinstance(stand, Waiting):
         if stand.until is not None:
             return Wait(stand.waiter, stand.until)
-        return _overdue(flow, seat, now) or Wait(stand.waiter, _patience(flow, seat))
+        return _overdue(flow, place, now) or Wait(stand.waiter, _patience(flow, place))
     if not merged:
-        return _released(flow, stand, seat)
-    return await (dispatch(flow, stand) if stand.sender is seat else resolved(flow, stand))
+        return _released(flow, stand, place)
+    return await (dispatch(flow, stand) if stand.sender is place else resolved(flow, stand))
+
+
+def _entered(flow: Flow, key: Hashable) -> bool:
+    """Take a place in a window. True: it goes alone after all."""
+    rule = _rule(flow)
+    place = flow.seat = _place(flow, rule)
+    lone = flow.engine.state.windows.enter(place, key, rule, flow.asked.circuit)
+    if lone is not None:
+        flow.seat = lone
+    return lone is not None
 
 
 def _key(flow: Flow) -> Hashable:
     asked, ports = flow.asked, flow.ports
     if asked.window:
-        return (ports.home, asked.window, ports.timeouts, _payer(flow))
+        shared = flow.engine.settings.llm_cache.namespace is not None
+        return (ports.home, asked.window, ports.timeouts, _payer(flow) if shared else b"")
     return (ports.home, asked.circuit, asked.ask.operation)
 
 
 def _payer(flow: Flow) -> bytes:
-    """Whose credential a merged request would leave with. A namespace shares answers between credentials, and
-    never what is asked with them."""
-    settings, secret = flow.engine.settings.llm_cache, flow.engine.secret
-    if settings.namespace is None:
-        return b""  # in the window's key already
-    return scope_of(secret, sort_headers(flow.exchange.headers).credentials, None)
+    """Whose credential a merged request would leave with. Without a namespace it is in the window's key; a
+    namespace shares answers between credentials, and never what is asked with them."""
+    return scope_of(flow.engine.secret, sort_headers(flow.exchange.headers).credentials, None)
 
 
 def _rule(flow: Flow) -> Rule:
@@ -93,14 +100,16 @@ def _rule(flow: Flow) -> Rule:
     return Rule(settings.linger, timeout, settings.max_batch_size if fixed else _UNBOUNDED, inputs, tokens)
 
 
-def _member(flow: Flow, rule: Rule) -> Member:
+def _place(flow: Flow, rule: Rule) -> Place:
+    """A place for this call: how much of a window it takes, and until when it may wait."""
+    place = Place(flow.call, flow.exchange, flow.ports)
     inputs, read = flow.asked.ask.inputs, flow.ports.timeouts.read
-    deadline = min(flow.ports.deadline, _asked_deadline(flow))
+    if flow.asked.window and inputs is not None:
+        place.inputs, place.tokens = inputs.count, inputs.tokens
+    place.deadline = min(flow.ports.deadline, _asked_deadline(flow))
     if read is not None and read < rule.longest:
-        deadline = min(deadline, flow.ports.now() + read)
-    if not flow.asked.window or inputs is None:
-        return Member(1, 0, deadline=deadline)
-    return Member(inputs.count, inputs.tokens, deadline=deadline)
+        place.deadline = min(place.deadline, flow.ports.now() + read)
+    return place
 
 
 def _asked_deadline(flow: Flow) -> float:
@@ -121,39 +130,41 @@ def _asked_deadline(flow: Flow) -> float:
     return math.inf
 
 
-def _released(flow: Flow, departure: Departure, seat: Seat) -> Step:
+def _released(flow: Flow, departure: Departure, place: Place) -> Step:
     """Leave with a window whose calls are each sent by their own caller. Who closed it tells of it first."""
-    if departure.sender is seat and departure.outcome is None:
+    if departure.sender is place and departure.outcome is None:
         with flow.call.watched.sending():
             told(flow, departure, departure.members, BatchMode.RELEASED).event(BatchEnded(0.0))
         flow.engine.state.windows.release(departure, flow.ports.now())
     flow.call.batch_mode = BatchMode.RELEASED
-    batched(flow, departure, seat, len(departure.members))
-    seat.vacate()
+    batched(flow, departure, place, len(departure.members))
+    flow.seat = Lone(departure.released, departure.lane, counted=False)
+    place.vacate()
     return PROCEED
 
 
-def _observed(flow: Flow, seat: Seat, *, merged: bool) -> Step:
-    """Say what a window would have done, and go on."""
-    if seat.window is not None:
-        mode = BatchMode.MERGED if merged else BatchMode.RELEASED
-        trigger = seat.window.trigger or BatchTrigger.TIME
-        flow.call.watched.event(Batched(mode, trigger, 0.0, len(seat.window.members), observed=True))
-        release_seat(flow, fault=True)
+def _observed(flow: Flow, *, merged: bool) -> Step:
+    """Say what its window would have done, and go on."""
+    window = own_place(flow).window
+    assert window is not None  # noqa: S101 it has just entered
+    mode = BatchMode.MERGED if merged else BatchMode.RELEASED
+    trigger = window.trigger or BatchTrigger.TIME
+    flow.call.watched.event(Batched(mode, trigger, 0.0, len(window.members), observed=True))
+    release_seat(flow, fault=True)
     return PROCEED
 
 
-def _patience(flow: Flow, seat: Seat) -> float:
+def _patience(flow: Flow, place: Place) -> float:
     """Until when a member waits for who sends: all four of its own timeouts, for a request takes no
     longer."""
-    assert seat.departure is not None  # noqa: S101 who waits for a sender has left with it
+    assert place.departure is not None  # noqa: S101 who waits for a sender has left with it
     bounds = [bound for bound in flow.ports.timeouts if bound is not None]
-    return seat.departure.at + (sum(bounds) if bounds else flow.engine.settings.coalesce.wait_timeout)
+    return place.departure.at + (sum(bounds) if bounds else flow.engine.settings.coalesce.wait_timeout)
 
 
-def _overdue(flow: Flow, seat: Seat, now: float) -> Step | None:
+def _overdue(flow: Flow, place: Place, now: float) -> Step | None:
     """Nobody waits without a bound: after it the call goes alone."""
-    if now < _patience(flow, seat):
+    if now < _patience(flow, place):
         return None
     release_seat(flow, fault=False)
     return PROCEED
@@ -164,4 +175,5 @@ def release_seat(flow: Flow, *, fault: bool) -> None:
     seat, flow.seat = flow.seat, None
     if seat is not None:
         flow.engine.state.windows.leave(seat, flow.ports.now(), fault=fault)
-        seat.vacate()
+        if isinstance(seat, Place):
+            seat.vacate()

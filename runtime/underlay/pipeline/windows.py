@@ -7,7 +7,8 @@ cancelled or interrupted, the next living member sends again.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
+from operator import itemgetter
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from underlay.pipeline.ports import Exchange, Ports
     from underlay.telemetry.attributes import BatchTrigger
 
-__all__ = ["Apart", "Departure", "Failed", "Refused", "Seat", "Shares", "Waiting", "Windows"]
+__all__ = ["Apart", "Departure", "Failed", "Lone", "Place", "Refused", "Seat", "Shares", "Waiting", "Windows"]
 
-_LANES = 512  # lanes remembered; idle ones are forgotten first, and with them what they learned
+_LANES = 512  # lanes remembered; idle ones are forgotten, least recently used first, with what they learned
 
 
 @record(frozen=True, slots=True)
@@ -61,15 +62,18 @@ Outcome = Shares | Failed | Refused | Apart
 
 
 class Departure:
-    """A window that left: frozen. `sender` sends for all of a merged one, and tells of a released one."""
+    """A window that left: frozen. `sender` sends for all of a merged one, and tells of a released one;
+    `released` is when the members of the latter went their ways."""
 
     __slots__ = (
         "at",
+        "heirs",
         "lane",
         "members",
         "opened",
         "origin",
         "outcome",
+        "released",
         "sender",
         "sent",
         "told",
@@ -82,10 +86,12 @@ class Departure:
         self.trigger: BatchTrigger = window.trigger
         self.opened = window.opened
         self.at = at
-        # Without those that were interrupted on their way in, and have no seat any more.
-        self.members = [member.call for member in window.members if isinstance(member.call, Seat)]
-        self.sender: Seat | None = None
-        self.sent: tuple[Seat, ...] = ()
+        # Without those that were interrupted on their way in.
+        self.members = [member for member in window.living if isinstance(member, Place)]
+        self.heirs = iter(self.members)
+        self.sender: Place | None = None
+        self.sent: tuple[Place, ...] = ()
+        self.released = at
         self.origin = b""
         self.told = False
         self.outcome: Outcome | None = None
@@ -95,41 +101,48 @@ class Departure:
         """The bounds of its lane."""
         return self.lane.rule
 
+    def inherit(self) -> Place | None:
+        """The next living member sends, if there is one."""
+        self.sender = next((place for place in self.heirs if place.alive), None)
+        return self.sender
 
-class Seat:
-    """A call's place: in a window that collects (`window`), in one that left (`departure`), or in none: then
-    it goes alone, and is in flight until it says otherwise."""
 
-    __slots__ = (
-        "_waiter",
-        "call",
-        "departure",
-        "exchange",
-        "lane",
-        "member",
-        "place",
-        "ports",
-        "started",
-        "window",
-    )
+class Lone:
+    """A call that goes by itself, since `started`: in flight until it lands. `counted` is false for one of a
+    released window: its lane counted that, and it is over."""
 
-    def __init__(self, call: Call, exchange: Exchange, ports: Ports, member: Member) -> None:
+    __slots__ = ("counted", "lane", "started")
+
+    def __init__(self, started: float, lane: Lane | None = None, *, counted: bool = True) -> None:
+        self.started = started
+        self.lane = lane
+        self.counted = counted
+
+
+class Place(Member):
+    """A call's place in a window that collects (`window`), and in one that left (`departure`): its `number`
+    among those that were sent together."""
+
+    __slots__ = ("_waiter", "call", "departure", "exchange", "lane", "number", "ports")
+
+    def __init__(self, call: Call, exchange: Exchange, ports: Ports) -> None:
+        super().__init__(inputs=1, tokens=0)
         self.call = call
         self.exchange = exchange
         self.ports = ports
-        self.member = member
         self.lane: Lane | None = None
-        self.window: Window | None = None
         self.departure: Departure | None = None
-        self.place = 0  # among those that were sent together
-        self.started = member.entered
+        self.number: int | None = None
         self._waiter: object | None = None
 
     def vacate(self) -> None:
         """Let go of the window, once this call needs it no more: its members hold each other, with their
         requests and everybody's answer, until the garbage collector comes."""
         self.window = self.departure = None
-        self.member.window = self.member.call = None
+
+
+Seat = Place | Lone
+"""What a call has here until it ends."""
 
 
 @record(frozen=True, slots=True)
@@ -145,53 +158,63 @@ class Windows:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._lanes: OrderedDict[Hashable, tuple[Lane, Name]] = OrderedDict()
+        self._lanes: dict[Hashable, tuple[Lane, Name]] = {}
 
-    def enter(self, seat: Seat, key: Hashable, rule: Rule, name: Name) -> None:
-        """Give a call its place."""
-        leaving, member = None, seat.member
-        member.call = seat
+    def go_alone(self, lone: Lone, key: Hashable) -> bool:
+        """Let a call go at once, where its lane says so without knowing more of it. False: it has to
+        `enter`."""
+        with self._lock:
+            known = self._lanes.get(key)
+            if known is None:
+                return False
+            lane = lone.lane = known[0]  # first: a call that is interrupted here is counted out
+            if lane.go_alone(lone.started):
+                return True
+            lone.lane = None
+            return False
+
+    def enter(self, place: Place, key: Hashable, rule: Rule, name: Name) -> Lone | None:
+        """Give a call its place in a window, unless it is one that goes alone."""
+        leaving = None
         with self._lock:
             # Read here: a thread that stood at the lock would open a window that is due already.
-            now = seat.ports.now()
-            lane = seat.lane = self._lane(key, rule, name)
-            arrival = lane.arrive(member, now)
-            seat.started = now
-            if isinstance(arrival, Enter):
-                seat.window = arrival.window
-                if arrival.closed is not None:
-                    leaving = _depart(lane, arrival.closed, now)
-                if arrival.window.trigger is not None:
-                    _depart(lane, arrival.window, now, seat)
+            now = place.ports.now()
+            lane = place.lane = self._lane(key, rule, name)
+            arrival = lane.arrive(place, now)
+            if not isinstance(arrival, Enter):
+                return Lone(now, lane)
+            if arrival.closed is not None:
+                leaving = _depart(lane, arrival.closed, now)
+            if arrival.window.trigger is not None:
+                _depart(lane, arrival.window, now, place)
         _wake(leaving)
+        return None
 
-    def look(self, seat: Seat, now: float) -> Departure | Waiting | None:
-        """Where the call stands: None when it goes alone. Whoever finds the window due closes it, and
-        sends. The others wait for that, also where each is sent by itself: for whoever tells of the window
-        first."""
-        window = seat.window
-        if window is None:
-            return None
+    def look(self, place: Place, now: float) -> Departure | Waiting:
+        """Where the call stands. Whoever finds the window due closes it, and sends. The others wait for that,
+        also where each is sent by itself: for whoever tells of the window first."""
         with self._lock:
-            departure = seat.departure
+            departure = place.departure
             if departure is None:
-                assert seat.lane is not None  # noqa: S101 a seat in a window has its lane
-                if seat.lane.close_due(window, now) or window.trigger is not None:
+                lane, window = place.lane, place.window
+                assert lane is not None  # noqa: S101 who has a place has its lane
+                assert window is not None  # noqa: S101 and its window
+                if lane.close_due(window, now) or window.trigger is not None:
                     # Closed, and yet no departure: whoever closed it was interrupted in the middle.
-                    return _depart(seat.lane, window, now, seat)
-                seat._waiter = seat.ports.waiter()
-                return Waiting(seat._waiter, window.due)
-            if departure.sender is not seat and departure.outcome is None:
-                seat._waiter = seat.ports.waiter()
-                return Waiting(seat._waiter, None)
+                    return _depart(lane, window, now, place)
+                place._waiter = place.ports.waiter()
+                return Waiting(place._waiter, window.due)
+            if departure.sender is not place and departure.outcome is None:
+                place._waiter = place.ports.waiter()
+                return Waiting(place._waiter, None)
             return departure
 
-    def compose(self, departure: Departure) -> tuple[Seat, ...]:
-        """The members that are sent: those that live now. What is split later is split by their places."""
+    def compose(self, departure: Departure) -> tuple[Place, ...]:
+        """The members that are sent: those that live now. What is split later is split by their numbers."""
         with self._lock:
-            departure.sent = tuple(seat for seat in departure.members if seat.member.alive)
-            for place, seat in enumerate(departure.sent):
-                seat.place = place
+            departure.sent = tuple([place for place in departure.members if place.alive])
+            for number, place in enumerate(departure.sent):
+                place.number = number
             return departure.sent
 
     def resolve(self, departure: Departure, outcome: Outcome, now: float, latency: float | None) -> None:
@@ -207,46 +230,43 @@ class Windows:
         """The members of a released window are on their way."""
         with self._lock:
             departure.outcome = Apart()
+            departure.released = now
             departure.lane.ended(now, None)
-            for seat in departure.members:
-                seat.started = now
         _go(departure)
 
     def landed(self, seat: Seat, now: float, *, answered: bool) -> None:
         """A call that went alone is over. Once."""
-        leaving = None
+        assert isinstance(seat, Lone)  # noqa: S101 whoever is sent by itself has no place any more
         with self._lock:
             lane, seat.lane = seat.lane, None
-            if lane is not None:
-                closed = lane.ended(now, now - seat.started if answered else None)
-                leaving = _depart(lane, closed, now) if closed is not None else None
+            if lane is None:
+                return
+            closed = lane.ended(now, now - seat.started if answered else None, counted=seat.counted)
+            if closed is None:
+                return
+            leaving = _depart(lane, closed, now)
         _wake(leaving)
-
-    def alone(self, seat: Seat, now: float) -> None:
-        """The only one left of a window that was about to be sent: it goes by itself, as the window's
-        dispatch."""
-        seat.vacate()
-        seat.started = now
 
     def leave(self, seat: Seat, now: float, *, fault: bool) -> None:
         """The call ended in its window, or before its own request left. The next living member sends in its
         place; after a fault of ours, each by itself."""
-        heir, member = None, seat.member
+        if isinstance(seat, Lone):
+            self.landed(seat, now, answered=False)
+            return
+        heir = None
         with self._lock:
-            departure = seat.departure
-            entered = seat.window is not None or member.window is not None
+            departure, entered = seat.departure, seat.window is not None
             if seat.lane is not None:
-                seat.lane.leave(member)
+                seat.lane.leave(seat)
             if entered:
                 if departure is None or departure.sender is not seat or departure.outcome is not None:
                     return
                 if not fault:
-                    heir = next((other for other in departure.members if other.member.alive), None)
-                    departure.sender = heir
+                    heir = departure.inherit()
         if departure is None:
-            self.landed(seat, now, answered=False)
+            self.landed(Lone(now, seat.lane), now, answered=False)  # interrupted on its way in
         elif heir is not None:
-            _wake_seat(heir)
+            _wake_member(heir)
         else:
             self.resolve(departure, Apart(), now, None)
 
@@ -261,7 +281,6 @@ class Windows:
     def _lane(self, key: Hashable, rule: Rule, name: Name) -> Lane:
         known = self._lanes.get(key)
         if known is not None:
-            self._lanes.move_to_end(key)
             return known[0]
         if len(self._lanes) >= _LANES:
             self._forget()
@@ -270,31 +289,32 @@ class Windows:
         return lane
 
     def _forget(self) -> None:
-        for key in [key for key, (lane, _) in self._lanes.items() if lane.idle][: _LANES // 8]:
+        idle = [(lane.used, key) for key, (lane, _) in self._lanes.items() if lane.idle]
+        for _, key in sorted(idle, key=itemgetter(0))[: _LANES // 8]:
             del self._lanes[key]
 
 
-def _depart(lane: Lane, window: Window, now: float, sender: Seat | None = None) -> Departure:
+def _depart(lane: Lane, window: Window, now: float, sender: Place | None = None) -> Departure:
     """Called under the lock, as the window closes: its members are told where they belong."""
     departure = Departure(lane, window, now)
-    departure.sender = sender or next((seat for seat in departure.members if seat.member.alive), None)
-    for seat in departure.members:
-        seat.departure = departure
+    departure.sender = sender or departure.inherit()
+    for place in departure.members:
+        place.departure = departure
     return departure
 
 
 def _go(departure: Departure) -> None:
-    for seat in departure.members:
-        if seat is not departure.sender:
-            _wake_seat(seat)
+    for place in departure.members:
+        if place is not departure.sender:
+            _wake_member(place)
 
 
 def _wake(departure: Departure | None) -> None:
     if departure is not None and departure.sender is not None:
-        _wake_seat(departure.sender)
+        _wake_member(departure.sender)
 
 
-def _wake_seat(seat: Seat) -> None:
-    waiter = seat._waiter
+def _wake_member(place: Place) -> None:
+    waiter = place._waiter
     if waiter is not None:
-        seat.ports.wake(waiter)
+        place.ports.wake(waiter)
