@@ -42,21 +42,31 @@ _leading: ContextVar[tuple[ReferenceType[Lead], ...]] = ContextVar("underlay_lea
 
 async def coalesce(flow: Flow) -> Step:
     """Read the answer that an identical call is fetching, or fetch it for all who come meanwhile."""
-    settings, asked = flow.engine.settings.coalesce, flow.asked
-    if settings.mode is _OFF or not asked.key or asked.directives.no_store or asked.directives.no_cache:
+    engine, asked = flow.engine, flow.asked
+    mode, flights = engine.settings.coalesce.mode, engine.state.flights
+    if mode is _OFF or not asked.key or asked.directives.no_store or asked.directives.no_cache:
         return PROCEED
-    if settings.mode is _OBSERVE:
+    if mode is _OBSERVE:
         _observe(flow)
         return PROCEED
     if flow.lead is None:
-        step = await _enter(flow)
-        if step is not None or flow.lead is None:
-            return step or PROCEED
-    # Where nobody beyond this process asks the store, a lease is needed only where two homes meet: whoever
-    # comes second takes it.
-    if not flow.lead.contended and flow.ports.poll is None:
-        return PROCEED
-    return await _lease(flow, flow.lead)
+        if flow.following is not None:
+            step = _outcome(flow, flow.following)
+            if step is not None:
+                return step
+            flow.following = None
+        if flow.looked != flights.landings and (reply := await _landed(flow)) is not None:
+            return reply
+        step = _enter(flow)
+        if step is not None:
+            return step
+        # An answer may have landed between the look into the store and this.
+        if flow.looked != flights.landings and (reply := await _landed(flow)) is not None:
+            return reply
+    lead = flow.lead
+    assert lead is not None  # noqa: S101 who does not follow leads
+    # In the store of this process a lease is needed only where two homes meet: whoever comes second takes it.
+    return await _lease(flow, lead) if lead.contended else PROCEED
 
 
 def _observe(flow: Flow) -> None:
@@ -68,29 +78,25 @@ def _observe(flow: Flow) -> None:
         flow.call.watched.event(Coalesced(lead.watched.origin(), 0.0, observed=True))
 
 
-async def _enter(flow: Flow) -> Step | None:
+def _enter(flow: Flow) -> Step | None:
     """Follow the lead of this home, or become it: then None."""
     flights, ports = flow.engine.state.flights, flow.ports
     while True:
-        if flow.following is not None:
-            step = _outcome(flow, flow.following)
-            if step is not None:
-                return step
-            flow.following = None
-        if flow.looked != flights.landings and (reply := await _landed(flow)) is not None:
-            return reply
         lead, mine = flights.enter(flow.asked.key, ports, flow.call.watched)
         if mine:
             flow.lead = lead
             if flow.asked.dialect.family == "function":
                 _leading.set((*_ancestors(), ref(lead)))
-            # An answer may have landed between the look into the store and this.
-            return await _landed(flow) if flow.looked != flights.landings else None
+            return None
         if any(known() is lead for known in _ancestors()):
             return PROCEED
         if flow.since is None:
             flow.since = ports.now()
         flow.following = lead
+        step = _outcome(flow, lead)
+        if step is not None:
+            return step
+        flow.following = None  # it has just ended
 
 
 def _ancestors() -> list[ReferenceType[Lead]]:

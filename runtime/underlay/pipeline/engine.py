@@ -91,7 +91,7 @@ class State:
         )
         self.memo = Memo()
         self.singles = Singles()
-        self.flights = Flights()
+        self.flights = Flights(shared=not self.store.local)
         self.windows = Windows()
         self.dropped: deque[tuple[Droppable, float]] = deque()
 

@@ -54,7 +54,7 @@ _SENDING, _FLYING = Fate.SENDING, Fate.FLYING
 class Lead:
     """A call that fetches an answer, as others see it. `token` is that of its lease, 0 without one. `leases`
     false: another call of this home has the lease, and nobody waits for a flight that only they may drive.
-    `contended`: calls of other homes fetched the same when it began."""
+    `contended`: others may be fetching the same, in another home or in another process."""
 
     __slots__ = (
         "__weakref__",
@@ -96,10 +96,11 @@ class Lead:
 
 class Flights:
     """The leads of one process, by key. There may be several of one home: those whose timeouts were too short
-    for whoever came next."""
+    for whoever came next. `shared`: other processes ask the same store."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = False) -> None:
         self._lock = Lock()
+        self._shared = shared
         self._leads: dict[bytes, list[Lead]] = {}
         self._elsewhere: dict[bytes, list[tuple[Ports, object]]] = {}
         self.landings = 0
@@ -110,12 +111,12 @@ class Flights:
         or none that it may follow."""
         home = ports.home
         with self._lock:
+            mine = Lead(key, home, ports.timeouts, watched)
+            mine.contended = self._shared
             leads = self._leads.get(key)
             if leads is None:
-                mine = Lead(key, home, ports.timeouts, watched)
                 self._leads[key] = [mine]
                 return mine, True
-            mine = Lead(key, home, ports.timeouts, watched)
             for lead in leads:
                 if lead.home != home:
                     mine.contended = True
@@ -176,34 +177,27 @@ class Flights:
 
     def answered(self, lead: Lead, body: Joinable) -> None:
         """The head came: the body can be joined, and is told how many will."""
-        lead.body = body
-        self._decide(lead, _FLYING, body.expect)
+        with self._lock:
+            lead.body, lead.fate = body, _FLYING
+            waiting, lead.waiting = lead.waiting, None
+        if waiting:
+            body.expect(len(waiting))  # before the first of them can come
+            _wake(waiting)
 
     def ended(self, lead: Lead, fate: Fate, free: Free, error: Exception | None = None) -> None:
         """The lead ends without a body. `free` gives its lease back."""
         lead.error = error
-        self._remove(lead, free)
-        self._decide(lead, fate)
+        self.landed(lead, free, stored=False)
+        with self._lock:
+            lead.fate = fate
+            waiting, lead.waiting = lead.waiting, None
+        if waiting:
+            _wake(waiting)
 
     def landed(self, lead: Lead, free: Free, *, stored: bool) -> None:
         """The lead's body is over. `free` gives back a lease that the store has not ended."""
-        self._remove(lead, free, landings=stored)
-
-    def forget(self, lead: Lead) -> None:
-        """Nobody can join it any more: the next to ask leads."""
         with self._lock:
-            self._discard(lead)
-
-    def _discard(self, lead: Lead) -> None:
-        leads = self._leads.get(lead.key, [])
-        if lead in leads:
-            leads.remove(lead)
-            if not leads:
-                del self._leads[lead.key]
-
-    def _remove(self, lead: Lead, free: Free, *, landings: int = 0) -> None:
-        with self._lock:
-            self.landings += landings
+            self.landings += stored
             self._discard(lead)
             elsewhere = self._elsewhere.pop(lead.key, None) if self._elsewhere else None
         if lead.token:
@@ -212,16 +206,24 @@ class Flights:
             free(lead.key, token)
             with self._lock:
                 elsewhere = [*(elsewhere or ()), *self._elsewhere.pop(lead.key, ())]
-        for ports, waiter in elsewhere or ():
-            ports.wake(waiter)
+        if elsewhere:
+            _wake(elsewhere)
 
-    def _decide(self, lead: Lead, fate: Fate, expect: Callable[[int], None] | None = None) -> None:
+    def forget(self, lead: Lead) -> None:
+        """Nobody can join it any more: the next to ask leads."""
         with self._lock:
-            lead.fate = fate
-            waiting, lead.waiting = lead.waiting, None
-        if not waiting:
+            self._discard(lead)
+
+    def _discard(self, lead: Lead) -> None:
+        leads = self._leads.get(lead.key)
+        if leads is None or lead not in leads:
             return
-        if expect is not None:
-            expect(len(waiting))  # before the first of them can come
-        for ports, waiter in waiting:
-            ports.wake(waiter)
+        if len(leads) == 1:
+            del self._leads[lead.key]
+        else:
+            leads.remove(lead)
+
+
+def _wake(waiting: list[tuple[Ports, object]]) -> None:
+    for ports, waiter in waiting:
+        ports.wake(waiter)
