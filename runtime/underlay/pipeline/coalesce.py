@@ -57,16 +57,18 @@ async def coalesce(flow: Flow) -> Step:
             flow.following = None
         if flow.looked != flights.landings and (reply := await _landed(flow)) is not None:
             return reply
-        step = _enter(flow)
-        if step is not None:
+        lead, mine = flights.enter(asked.key, flow.ports, flow.call.watched)
+        if mine:
+            _lead(flow, lead)
+        elif (step := _follow(flow, lead)) is not None:
             return step
         # An answer may have landed between the look into the store and this.
         if flow.looked != flights.landings and (reply := await _landed(flow)) is not None:
             return reply
-    lead = flow.lead
-    assert lead is not None  # noqa: S101 who does not follow leads
+    own = flow.lead
+    assert own is not None  # noqa: S101 who does not follow leads
     # In the store of this process a lease is needed only where two homes meet: whoever comes second takes it.
-    return await _lease(flow, lead) if lead.contended else PROCEED
+    return await _lease(flow, own) if own.contended else PROCEED
 
 
 def _observe(flow: Flow) -> None:
@@ -78,25 +80,28 @@ def _observe(flow: Flow) -> None:
         flow.call.watched.event(Coalesced(lead.watched.origin(), 0.0, observed=True))
 
 
-def _enter(flow: Flow) -> Step | None:
-    """Follow the lead of this home, or become it: then None."""
+def _lead(flow: Flow, lead: Lead) -> None:
+    flow.lead = lead
+    if flow.asked.dialect.family == "function":
+        _leading.set((*_ancestors(), ref(lead)))
+
+
+def _follow(flow: Flow, lead: Lead) -> Step | None:
+    """Follow that lead of this home. None: the call leads after all, for that one has just ended."""
     flights, ports = flow.engine.state.flights, flow.ports
-    while True:
-        lead, mine = flights.enter(flow.asked.key, ports, flow.call.watched)
-        if mine:
-            flow.lead = lead
-            if flow.asked.dialect.family == "function":
-                _leading.set((*_ancestors(), ref(lead)))
-            return None
-        if any(known() is lead for known in _ancestors()):
-            return PROCEED
+    while not any(known() is lead for known in _ancestors()):
         if flow.since is None:
             flow.since = ports.now()
         flow.following = lead
         step = _outcome(flow, lead)
         if step is not None:
             return step
-        flow.following = None  # it has just ended
+        flow.following = None
+        lead, mine = flights.enter(flow.asked.key, ports, flow.call.watched)
+        if mine:
+            _lead(flow, lead)
+            return None
+    return PROCEED
 
 
 def _ancestors() -> list[ReferenceType[Lead]]:

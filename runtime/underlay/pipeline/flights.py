@@ -198,7 +198,11 @@ class Flights:
         """The lead's body is over. `free` gives back a lease that the store has not ended."""
         with self._lock:
             self.landings += stored
-            self._discard(lead)
+            leads = self._leads.get(lead.key)
+            if leads is not None and len(leads) == 1 and leads[0] is lead:
+                del self._leads[lead.key]
+            else:
+                self._discard(lead)
             elsewhere = self._elsewhere.pop(lead.key, None) if self._elsewhere else None
         if lead.token:
             # From now on it can be lent none. Who came to wait before it was free is woken too.
@@ -215,13 +219,9 @@ class Flights:
             self._discard(lead)
 
     def _discard(self, lead: Lead) -> None:
-        leads = self._leads.get(lead.key)
-        if leads is None or lead not in leads:
-            return
-        if len(leads) == 1:
-            del self._leads[lead.key]
-        else:
-            leads.remove(lead)
+        leads = [other for other in self._leads.pop(lead.key, ()) if other is not lead]
+        if leads:
+            self._leads[lead.key] = leads
 
 
 def _wake(waiting: list[tuple[Ports, object]]) -> None:

@@ -133,8 +133,9 @@ class Body:
         if deserted:
             await self.desert(ports)
         elif self.lead is not None:
-            if not self.flight.whole:
-                self._part(ports)  # too large to be shared or stored: nobody need wait for it
+            if not self.flight.whole:  # too large to be shared or stored: nobody need wait for it
+                lead, self.lead = self.lead, None
+                self._engine.state.flights.landed(lead, ports.free, stored=False)
             elif self.lead.token and ports.now() >= self.lead.renew_at:
                 await self._renew(ports, self.lead)
         return data if given else None
@@ -218,21 +219,16 @@ class Body:
     def _land(self, now: float, ports: Ports | None, ending: Ending, *, stored: bool = False) -> None:
         """The flight is over: nobody follows it any more, and what waited for it goes on. Once."""
         then, self.then = self.then, None
+        lead, self.lead = self.lead, None
         try:
-            self._part(ports, stored=stored)
+            if lead is not None:
+                # From a finaliser's books there are no ports to wait with: the store is asked as it is.
+                free = (self._engine if ports is None else ports).free
+                self._engine.state.flights.landed(lead, free, stored=stored)
             if then is not None:
                 then(now, ending)
         except Exception as error:  # noqa: BLE001 never break the app
             self._engine.faults.report(Stage.RECORD, error)
-
-    def _part(self, ports: Ports | None, *, stored: bool = False) -> None:
-        """Nobody follows the lead any more, or waits for what it will store. Once."""
-        lead, self.lead = self.lead, None
-        if lead is None:
-            return
-        # From a finaliser's books there are no ports to wait with: the store is asked as it is.
-        free = (self._engine if ports is None else ports).free
-        self._engine.state.flights.landed(lead, free, stored=stored)
 
     async def _let_go(self, ports: Ports, upstream: Upstream, *, quietly: bool) -> None:
         """Close upstream. `quietly`: the reader is about to be given the error that matters, and a second one
