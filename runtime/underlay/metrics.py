@@ -116,7 +116,7 @@ class Statistics:
 
     def start(self, started: CallStarted) -> _Counting:
         """A call began."""
-        return self.counting(started.provider, started.model)
+        return _Counting(self, started.provider, started.model)
 
     def counting(self, provider: str, model: str) -> _Counting:
         """What counts the events of a call of this model."""

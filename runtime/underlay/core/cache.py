@@ -22,7 +22,6 @@ __all__ = [
     "Lacking",
     "Leave",
     "directives_of",
-    "keepable",
     "plan_lookup",
     "plan_store",
     "replay_headers",
@@ -137,11 +136,6 @@ class Leave:
 _KEEP: Final = Keep()
 
 
-def keepable(status: int) -> bool:
-    """Only a 200 answers the question that was asked; 2xx of another kind are receipts."""
-    return status == 200
-
-
 def plan_store(
     status: int, *, complete: bool, storable: bool, error: bool, fits: bool, directives: Directives
 ) -> Keep | Leave:
@@ -153,7 +147,7 @@ def plan_store(
     """
     if directives.no_store:
         return Leave("no_store")
-    if not keepable(status):
+    if status != 200:  # only that answers the question that was asked; 2xx of another kind are receipts
         return Leave("status")
     if error:
         return Leave("error")

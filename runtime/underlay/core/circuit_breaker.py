@@ -125,11 +125,11 @@ class Circuit:
     def admit(self, now: float) -> tuple[Permit | Refusal, Transition | None]:
         """Take a permit for one attempt, or be refused. An open circuit that is due becomes half_open
         here."""
+        if self._state is _CLOSED:
+            return Permit(self._generation), None
         refused = self.look(now)
         if refused is not None:
             return refused, None
-        if self._state is _CLOSED:
-            return Permit(self._generation), None
         changed = None
         if self._state is _OPEN:
             changed = self._enter(_HALF_OPEN, "recovery_due", now)
@@ -143,7 +143,13 @@ class Circuit:
 
     def settle(self, permit: Permit, verdict: Verdict, now: float, origin: bytes = b"") -> Transition | None:
         """Report what one admitted attempt said about the provider."""
-        self._count(verdict)
+        counts = self.counts
+        if verdict is _SUCCESS:
+            counts.successes += 1
+        elif verdict is _FAILURE:
+            counts.failures += 1
+        else:
+            counts.nothings += 1
         if permit.generation != self._generation:
             return None
         if permit.probe:
@@ -173,14 +179,6 @@ class Circuit:
             self._causes.clear()
             return None
         return self._enter(_CLOSED, "reset", now)
-
-    def _count(self, verdict: Verdict) -> None:
-        if verdict is _SUCCESS:
-            self.counts.successes += 1
-        elif verdict is _FAILURE:
-            self.counts.failures += 1
-        else:
-            self.counts.nothings += 1
 
     def _probed(self, verdict: Verdict, now: float, origin: bytes) -> Transition | None:
         if verdict is _FAILURE:

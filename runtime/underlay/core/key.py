@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 from json.decoder import scanstring  # type: ignore[attr-defined]
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from underlay.records import record
@@ -147,7 +148,7 @@ def sort_headers(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
             cache_control = (*cache_control, value)
         elif kind == _OURS:
             controlled = True
-    kept.sort(key=_name)
+    kept.sort(key=itemgetter(0))
     return Headers(tuple(kept), tuple(credentials), cache_control, controlled)
 
 
@@ -155,10 +156,6 @@ def _telling_cookies(value: bytes) -> bytes:
     """A Cookie header's value without the neutral ones; empty when nothing is left."""
     cookies = [cookie.strip() for cookie in value.split(b";")]
     return b"; ".join([cookie for cookie in cookies if cookie.partition(b"=")[0] not in NEUTRAL_COOKIES])
-
-
-def _name(header: tuple[bytes, bytes]) -> bytes:
-    return header[0]
 
 
 def scope_of(secret: bytes, credentials: tuple[tuple[bytes, bytes], ...], namespace: str | None) -> bytes:

@@ -28,9 +28,8 @@ def judge_status(status: int) -> Verdict:
 def judge(status: int, ending: Ending, *, error: bool, blame: bool) -> Verdict:
     """What the whole attempt says. `error` and `blame` are the dialect's reading of an error inside the body:
     there was one, and it speaks against the provider."""
-    by_status = judge_status(status)
-    if by_status is not _SUCCESS:
-        return by_status
+    if not 200 <= status < 300:
+        return judge_status(status)
     if error:
         return _FAILURE if blame else _NOTHING
     if ending is _COMPLETE:

@@ -164,7 +164,11 @@ class Attempt:
     ) -> tuple[Ending, str, Entry | None]:
         upstream = self._upstream
         assert upstream is not None  # noqa: S101 finish follows answered
-        outcome = self._outcome()
+        observer, decoder = self._observer, self._decoder
+        if observer is None or (decoder is not None and (decoder.failed or decoder.lost)):
+            outcome = _UNKNOWN
+        else:
+            outcome = observer.outcome()
         if outcome.complete and not self.stream and ending is not _COMPLETE:
             # JSON that reads as whole is whole only where its framing ended cleanly too.
             outcome = replace(outcome, complete=False)
@@ -206,12 +210,6 @@ class Attempt:
         )
         return ending, error_type, entry
 
-    def _outcome(self) -> Outcome:
-        decoder = self._decoder
-        if self._observer is None or (decoder is not None and (decoder.failed or decoder.lost)):
-            return _UNKNOWN
-        return self._observer.outcome()
-
     def _close(self, verdict: Verdict, now: float, ended: AttemptEnded) -> None:
         """Settle the permit, whatever else goes wrong, and tell."""
         permit, self._permit = self._permit, None
@@ -219,15 +217,11 @@ class Attempt:
             self._watched.event(ended)
         finally:
             if permit is not None:
-                self._settle(permit, verdict, now)
-
-    def _settle(self, permit: Permit, verdict: Verdict, now: float) -> None:
-        try:
-            self._engine.state.circuits.settle(
-                self._asked.circuit, permit, verdict, now, self._watched.origin()
-            )
-        except Exception as error:  # noqa: BLE001 never break the app
-            self._engine.faults.report(Stage.RECORD, error)
+                try:
+                    origin = self._watched.origin()
+                    self._engine.state.circuits.settle(self._asked.circuit, permit, verdict, now, origin)
+                except Exception as error:  # noqa: BLE001 never break the app
+                    self._engine.faults.report(Stage.RECORD, error)
 
     def _entry(
         self, outcome: Outcome, flight: Flight, now: float, cost: float | None

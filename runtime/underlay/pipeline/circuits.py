@@ -54,7 +54,8 @@ class Circuits:
     def admit(self, name: Name, now: float) -> Permit | Refusal:
         """Take a permit for one attempt, or be refused."""
         with self._lock:
-            permit, changed = self._circuit(name, now).admit(now)
+            circuit = self._circuits.get(name) or self._new(name, now)
+            permit, changed = circuit.admit(now)
         if changed is not None:
             self._announce(name, changed)
         return permit
@@ -62,14 +63,16 @@ class Circuits:
     def settle(self, name: Name, permit: Permit, verdict: Verdict, now: float, origin: bytes) -> None:
         """Report what an admitted attempt said about the provider."""
         with self._lock:
-            changed = self._circuit(name, now).settle(permit, verdict, now, origin)
+            circuit = self._circuits.get(name) or self._new(name, now)
+            changed = circuit.settle(permit, verdict, now, origin)
         if changed is not None:
             self._announce(name, changed)
 
     def refused(self, name: Name, now: float) -> None:
         """Count one refused call."""
         with self._lock:
-            self._circuit(name, now).refused()
+            circuit = self._circuits.get(name) or self._new(name, now)
+            circuit.refused()
 
     def reset(self, name: Name, now: float) -> None:
         """Close a circuit by hand."""
@@ -90,12 +93,10 @@ class Circuits:
         with self._lock:
             return [_view(name, circuit, now) for name, circuit in self._circuits.items()]
 
-    def _circuit(self, name: Name, now: float) -> Circuit:
-        circuit = self._circuits.get(name)
-        if circuit is None:
-            if len(self._circuits) >= _LIMIT:
-                self._forget()
-            circuit = self._circuits[name] = Circuit(self.policy, now)
+    def _new(self, name: Name, now: float) -> Circuit:
+        if len(self._circuits) >= _LIMIT:
+            self._forget()
+        circuit = self._circuits[name] = Circuit(self.policy, now)
         return circuit
 
     def _forget(self) -> None:

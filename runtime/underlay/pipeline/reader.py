@@ -194,8 +194,14 @@ class Body:
             self._land(ports.now(), ports, ending, stored=stored)
             if self._waiting:  # after the end nobody enlists
                 self._wake()
+            # A coroutine that is being closed (GeneratorExit) cannot wait.
             if self.upstream is not None and not isinstance(error, GeneratorExit):
-                await self._let_go(ports, self.upstream, quietly=error is not None)
+                try:
+                    await ports.close(self.upstream)
+                except Exception:
+                    # The reader is about to be given the error that matters: a second one must not hide it.
+                    if error is None:
+                        raise
 
     def _settle(self, now: float, ending: Ending, mishap: Mishap | None) -> tuple[Ending, Entry | None]:
         if self._attempt is None:
@@ -229,18 +235,6 @@ class Body:
                 then(now, ending)
         except Exception as error:  # noqa: BLE001 never break the app
             self._engine.faults.report(Stage.RECORD, error)
-
-    async def _let_go(self, ports: Ports, upstream: Upstream, *, quietly: bool) -> None:
-        """Close upstream. `quietly`: the reader is about to be given the error that matters, and a second one
-        must not hide it.
-
-        A coroutine that is being closed (GeneratorExit) cannot wait, so it never comes here.
-        """
-        try:
-            await ports.close(upstream)
-        except Exception:
-            if not quietly:
-                raise
 
     def _wake(self) -> None:
         with self.lock:
@@ -337,6 +331,9 @@ class Reader:
     def _over(self, over: Over) -> None:
         """The body's end, as this reader is given it: an exception of its own, for one that several threads
         raise would gather the tracebacks of all."""
+        if over.error is None and over.ending is _COMPLETE:
+            self._end(_COMPLETE)
+            return
         error: Exception | None = None
         if isinstance(over.error, Exception) and not over.given_up:
             error = self._ports.adopt(over.error)

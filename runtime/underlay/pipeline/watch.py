@@ -35,9 +35,9 @@ class Watched:
 
     __slots__ = ("_faults", "_handles", "_speaking")
 
-    def __init__(self, handles: Sequence[Handle], faults: Faults) -> None:
+    def __init__(self, handles: Sequence[Handle], speaking: Sequence[Handle], faults: Faults) -> None:
         self._handles = handles
-        self._speaking = [handle for handle in handles if _speaks(type(handle))]
+        self._speaking = speaking
         self._faults = faults
 
     def event(self, event: CallEvent) -> None:
@@ -155,6 +155,7 @@ class Watch:
     def start(self, started: CallStarted) -> Watched:
         """A call begins: ask every listener for its handle."""
         handles: list[Handle] = []
+        speaking: list[Handle] = []
         for listener in self.listeners:
             try:
                 handle = listener.start(started)
@@ -163,7 +164,9 @@ class Watch:
             else:
                 if handle is not None:
                     handles.append(handle)
-        return Watched(handles, self.faults)
+                    if _speaks(type(handle)):
+                        speaking.append(handle)
+        return Watched(handles, speaking, self.faults)
 
     def dispatch(self, started: BatchStarted) -> WatchedDispatch:
         """A window leaves: ask every listener that wants to know for its handle."""

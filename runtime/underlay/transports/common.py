@@ -200,8 +200,11 @@ class BasePorts:
 
 def content_type(raw: Sequence[tuple[bytes, bytes]]) -> str | None:
     """The content type as a family's own `Headers` would give it, which decode every other header first."""
-    kinds = [value for name, value in raw if len(name) == 12 and name.lower() == b"content-type"]
-    return b", ".join(kinds).decode("latin-1") if kinds else None
+    kind = None
+    for name, value in raw:
+        if len(name) == 12 and name.lower() == b"content-type":
+            kind = value if kind is None else kind + b", " + value
+    return None if kind is None else kind.decode("latin-1")
 
 
 def kin(error: BaseException, base: type[E], family: Any) -> type[E] | None:
