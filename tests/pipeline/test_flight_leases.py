@@ -82,6 +82,28 @@ def test_only_who_finds_another_home_is_contended() -> None:
     assert flights.rival(other) is first
 
 
+def test_none_is_taken_for_who_waits_for_one() -> None:
+    """A contended call takes its own lease, or waits for it: one that a third took for it would make it wait for
+    itself."""
+    flights = Flights()
+    first, _ = enter(flights, Caller("a"))
+    second, _ = enter(flights, Caller("b"))
+    flights.landed(first, keep, stored=False)
+    third, _ = enter(flights, Caller("c"))
+    assert flights.rival(third) is None
+    assert flights.rival(second) is None
+    assert [lead.contended for lead in (first, second, third)] == [False, True, True]
+
+
+def test_in_a_shared_store_every_lead_sees_to_its_own_lease() -> None:
+    """Other processes may be fetching the same, whoever is in the table."""
+    flights = Flights(shared=True)
+    lead, _ = enter(flights, Caller("a"))
+    assert lead.contended
+    other, _ = enter(flights, Caller("b"))
+    assert flights.rival(other) is None
+
+
 def test_a_lease_is_lent_once_and_to_nobody_who_has_ended() -> None:
     """A lead takes what is lent to it while it runs, and gives it back; it never has two, and none after its end."""
     flights, given_back = Flights(), []

@@ -184,8 +184,7 @@ async def _lease(flow: Flow, lead: Lead) -> Step:
         if (reply := await _from_store(flow)) is not None:
             return reply
     ttl, poll = engine.settings.coalesce.wait_timeout, ports.poll
-    if poll is None:
-        await _lend(flow, lead, ttl)
+    await _lend(flow, lead, ttl)
     leased = await ports.lease(lead.key, ttl)
     if not isinstance(leased, Held):
         return await _taken(flow, lead, leased, ttl)
@@ -205,7 +204,7 @@ async def _lease(flow: Flow, lead: Lead) -> Step:
 
 
 async def _lend(flow: Flow, lead: Lead, ttl: float) -> None:
-    """Take the lease for the call of another home that came first."""
+    """Take the lease for the call of another home that came first, and met nobody."""
     flights, ports = flow.engine.state.flights, flow.ports
     rival = flights.rival(lead)
     if rival is None or rival.token:

@@ -128,10 +128,13 @@ class Flights:
             return mine, True
 
     def rival(self, mine: Lead) -> Lead | None:
-        """The call of another home that fetches the same and has the right to a lease."""
+        """The call of another home that fetches the same and has the right to a lease it did not take, for it
+        met nobody. One that is contended sees to its own: it may be waiting for it."""
         with self._lock:
-            leads = self._leads.get(mine.key, ())
-            return next((lead for lead in leads if lead.home != mine.home and lead.leases), None)
+            for lead in self._leads.get(mine.key, ()):
+                if lead.home != mine.home and lead.leases and not lead.contended:
+                    return lead
+            return None
 
     def lend(self, lead: Lead, token: int, renew_at: float) -> bool:
         """Give a lead the lease that somebody else took for it. False: it has ended, or has one."""
