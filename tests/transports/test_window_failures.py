@@ -15,7 +15,7 @@ from window_provider import answer, refusal
 
 from underlay.providers._merge import ListMerger
 from underlay.telemetry.attributes import Stage
-from underlay.telemetry.events import Batched, CallEnded, CircuitRefused
+from underlay.telemetry.events import AttemptEnded, AttemptStarted, Batched, CallEnded, CircuitRefused
 from underlay.testing import Received, Scripted
 
 INPUTS: list[Any] = ["a", ["b", "c"], "d"]
@@ -138,6 +138,10 @@ def test_only_the_guilty_fails(crowd: WindowLab, position: int, status: int) -> 
     assert [event.apart for dispatch in crowd.recorder.dispatches for event in dispatch.events] == [True]
     modes = [call.of(CallEnded)[0].batch_mode for call in crowd.recorder.calls]
     assert modes == ["alone"] * 3
+    # The sender's own request is its second attempt, the merged one its first; the others made one each.
+    numbers = [[event.number for event in call.of(AttemptEnded)] for call in crowd.recorder.calls]
+    assert sorted(numbers) == [[1], [1], [1, 2]]
+    assert [[event.number for event in call.of(AttemptStarted)] for call in crowd.recorder.calls] == numbers
 
 
 @pytest.mark.parametrize("status", [301, 307, 308])

@@ -84,7 +84,9 @@ async def filled(flow: Flow, found: Mapping[int, Found]) -> Step | None:
     refusal = admit(flow)
     if refusal is not None:
         return refuse(flow, refusal)
-    flow.attempt = Attempt(flow.engine, flow.asked, flow.call.watched, flow.permit, 1, ports.now())
+    flow.attempt = Attempt(
+        flow.engine, flow.asked, flow.call.watched, flow.permit, flow.tried + 1, ports.now()
+    )
     with flow.call.watched.sending():
         status, headers, body = await fetch(flow, request)
     try:

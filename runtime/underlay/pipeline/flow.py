@@ -66,7 +66,7 @@ class Flow:
 
     `looked` is how many answers had landed when this call looked into the cache, `since` when it began to
     wait for another call's answer, `elsewhere` what it waits on for one of another home;
-    `singles` are stored answers to single inputs of its list.
+    `singles` are stored answers to single inputs of its list, `tried` counts attempts that answered nobody.
     """
 
     __slots__ = (
@@ -86,6 +86,7 @@ class Flow:
         "since",
         "singles",
         "stage",
+        "tried",
         "upstream",
     )
 
@@ -101,6 +102,7 @@ class Flow:
         self.upstream: Upstream | None = None
         self.foreign: BaseException | None = None
         self.looked = 0
+        self.tried = 0
         self.since: float | None = None
         self.lead: Lead | None = None
         self.following: Lead | None = None

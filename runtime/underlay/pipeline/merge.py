@@ -70,7 +70,7 @@ async def dispatch(flow: Flow, departure: Departure) -> Step:
         return refuse(flow, refusal)
     flow.call.batch_mode = BatchMode.MERGED
     started = ports.now()
-    flow.attempt = Attempt(flow.engine, flow.asked, flow.call.watched, flow.permit, 1, started)
+    flow.attempt = Attempt(flow.engine, flow.asked, flow.call.watched, flow.permit, flow.tried + 1, started)
     try:
         with flow.call.watched.sending():
             outcome = await _sent(flow, departure, places, request)
@@ -204,6 +204,7 @@ def unread(flow: Flow, status: int, headers: Sequence[tuple[bytes, bytes]], body
     attempt.feed(body)
     attempt.finish(Ending.CLOSED, flow.ports.now(), Flight(0))
     flow.attempt, flow.permit = None, None
+    flow.tried += 1
 
 
 def decoded(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes:

@@ -120,7 +120,7 @@ async def _attempt(flow: Flow) -> Reply:
         answer = refuse(flow, refusal)
         assert isinstance(answer, Reply)  # noqa: S101 a breaker that observes admits
         return answer
-    attempt = flow.attempt = Attempt(engine, asked, call.watched, flow.permit, 1, ports.now())
+    attempt = flow.attempt = Attempt(engine, asked, call.watched, flow.permit, flow.tried + 1, ports.now())
     try:
         with call.watched.sending():
             upstream = await ports.send(_outgoing(flow.exchange) if asked.controlled else None)
