@@ -1,16 +1,12 @@
-"""Traps: replies that are read already, framing that breaks after a whole body, faults around the send, and
-ready clients whose options must count."""
+"""What counts as the end of a body: read before, closed unread, cut, left, dropped, or read by two."""
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import gzip
-import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from transport_lab import (
@@ -26,17 +22,12 @@ from transport_lab import (
     stream_reply,
 )
 
-from underlay import Runtime
-from underlay.pipeline.recognise import Memo
 from underlay.telemetry.attributes import CacheResult, Ending
-from underlay.telemetry.events import AttemptEnded, CacheLooked, CallEnded, CircuitRefused
-from underlay.testing import Recorder, Scripted
-from underlay.transports import seam
-from underlay.transports.common import BasePorts
+from underlay.telemetry.events import AttemptEnded, CallEnded
+from underlay.testing import Scripted
 
 # httpx leaves a generator of its own behind when a body is left early, which trio points out.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'httpx._client:ResourceWarning")
-
 ASK = {**CHAT_ASK, "stream": True}
 
 
@@ -242,19 +233,6 @@ def test_a_hit_that_is_dropped_unread_says_so(lab: Lab) -> None:
     lab.run(scenario)
 
 
-def test_an_observing_breaker_has_its_say_once_a_call(lab: Lab) -> None:
-    """What would have been refused is reported once for each call, however many stages ask the circuit."""
-    lab.setup([json_reply({}, 500)], circuit_breaker={"failure_threshold": 1, "mode": "observe"})
-
-    async def scenario() -> None:
-        client = lab.client()
-        for _ in range(3):
-            await lab.post(client)
-
-    lab.run(scenario)
-    assert [len(call.of(CircuitRefused)) for call in lab.recorder.calls] == [0, 1, 1]
-
-
 UNTYPED = {
     # content type, body: verdict, ending
     "SSE as text": ("text/plain", b"".join(CHAT_FRAMES), "success", Ending.COMPLETE),
@@ -290,61 +268,6 @@ def test_a_204_is_no_failure(lab: Lab) -> None:
         assert (lab.attempt.verdict, lab.attempt.stored) == ("success", False)
 
     lab.run(scenario)
-
-
-@pytest.mark.parametrize("where", ["_rebuilt", "_timeouts", "_response", "_body", "_outgoing"])
-def test_a_fault_of_ours_around_the_send_never_reaches_the_app(
-    lab: Lab, where: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the adapter itself does before and after the send may fail: the request goes out once, the answer
-    comes back, the fault is counted."""
-    from underlay.pipeline import perform
-
-    def broken(*_: Any) -> Any:
-        raise RuntimeError("ours")
-
-    adapter = import_module(f"underlay.transports.{lab.family}_{lab.kind}")
-    monkeypatch.setattr(perform if where == "_outgoing" else adapter, where, broken)
-    lab.setup([json_reply()])
-
-    async def scenario() -> None:
-        response = await lab.post(lab.client(), headers={**KEY, "underlay-tag": "x"})
-        assert response.content == dumped(CHAT)
-
-    lab.run(scenario)
-    assert lab.upstream == 1
-    assert sum(lab.faults.values()) >= 1
-    lab.runtime.stats()
-    assert [len(call.of(CallEnded)) for call in lab.recorder.calls] == [1] * len(lab.recorder.calls)
-    if where in ("_rebuilt", "_outgoing"):
-        assert lab.attempt.error_type == perform._OURS.name
-
-
-def test_a_fault_after_the_permit_gives_it_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A probe that a fault of ours befalls before it has books of its own frees its slot: the next call
-    probes."""
-    from underlay.pipeline import perform
-
-    lab.setup(
-        [json_reply({}, 500), json_reply()], circuit_breaker={"failure_threshold": 1, "success_threshold": 1}
-    )
-
-    def broken(*_: Any) -> Any:
-        raise RuntimeError("ours")
-
-    async def scenario() -> None:
-        client = lab.client()
-        await lab.post(client)
-        lab.clock.advance(60)
-        with monkeypatch.context() as patch:
-            patch.setattr(perform, "Attempt", broken)
-            assert (await lab.post(client)).status_code == 200
-        assert lab.runtime.circuit("gpt-4o").state == "half_open"
-        assert (await lab.post(client)).status_code == 200
-        assert lab.runtime.circuit("gpt-4o").state == "closed"
-
-    lab.run(scenario)
-    assert lab.upstream == 3
 
 
 def reader_under(response: Any) -> Any:
@@ -405,139 +328,6 @@ def test_a_second_call_reads_the_body_of_the_first(lab: Lab, first_reads: int) -
     assert lab.faults == {}
 
 
-class _Suspends:
-    """Something that only a loop can wait for."""
-
-    def __await__(self) -> Any:
-        yield None
-
-
-@pytest.mark.parametrize("family", ["httpx", "httpx2"])
-def test_a_store_that_would_suspend_costs_only_the_entry(
-    family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a synchronous call a store that has to wait for a loop is a fault of ours: the body is whole,
-    nothing is raised, and upstream is closed."""
-
-    async def store(self: BasePorts, key: bytes, entry: Any) -> bool:
-        await _Suspends()
-        return True
-
-    monkeypatch.setattr(BasePorts, "store", store)
-    lab = Lab(f"sync-{family}").setup([json_reply(), stream_reply()])
-
-    async def scenario() -> None:
-        client = lab.client()
-        assert (await lab.post(client)).content == dumped(CHAT)
-        response = await lab.open(client, body=ASK)  # left at its terminal event: stored by the close
-        frames = lab.frames(response)
-        for frame in CHAT_FRAMES:
-            assert await frames.next() == frame
-        await lab.close(response)
-
-    lab.run(scenario)
-    assert (lab.script.closed, lab.upstream) == (2, 2)
-    assert sum(lab.faults.values()) == 2
-
-
-def ready(lab: Lab, runtime: Runtime, **options: Any) -> Any:
-    """A ready client of the runtime, of this bench's family and mode."""
-    prefix = "" if lab.kind == "sync" else "async_"
-    return getattr(runtime, f"{prefix}{lab.family}_client")(**options)
-
-
-def under(lab: Lab, client: Any, url: str = CHAT_URL) -> Any:
-    """The transport that a client would send through."""
-    return client._transport_for_url(lab.module.URL(url))
-
-
-def test_the_options_of_a_ready_client_count(lab: Lab) -> None:
-    """TLS, proxies, mounts and a transport of the app's own are what the options say, with underlay over
-    each."""
-    runtime = lab.runtime
-    plain = ready(lab, runtime, verify=False)
-    assert under(lab, plain).inner._pool._ssl_context.verify_mode is ssl.CERT_NONE
-    proxied = ready(lab, runtime, proxy="http://127.0.0.1:9")
-    assert "Proxy" in type(under(lab, proxied).inner._pool).__name__
-    own = lab.script.transport(lab.family, lab.kind)
-    for options in ({"transport": own}, {"mounts": {"https://api.openai.com": own}}):
-        covered = under(lab, ready(lab, runtime, **options))
-        assert (covered.inner, covered.engine) == (own, runtime.engine)
-    assert isinstance(plain, getattr(lab.module, "Client" if lab.kind == "sync" else "AsyncClient"))
-
-
-def test_a_ready_client_uses_the_proxies_of_the_environment(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a bare client would, unless it is told not to trust the environment."""
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    assert "Proxy" in type(under(lab, ready(lab, lab.runtime)).inner._pool).__name__
-    assert "Proxy" not in type(under(lab, ready(lab, lab.runtime, trust_env=False)).inner._pool).__name__
-
-
-@pytest.mark.parametrize("env", ["HTTPS_PROXY", "ALL_PROXY"])
-def test_library_calls_use_the_proxies_of_the_environment(
-    lab: Lab, env: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`runtime.call` goes out the way any client of the process would."""
-    monkeypatch.setenv(env, "http://127.0.0.1:9")
-
-    async def scenario() -> None:
-        library = lab.runtime._library
-        client = library._sync() if lab.kind == "sync" else library._async()
-        transport = client._transport_for_url(import_module("httpx").URL(CHAT_URL))
-        assert transport.engine is lab.runtime.engine
-        assert "Proxy" in type(transport.inner._pool).__name__
-        await lab._await(lab.runtime.close() if lab.kind == "sync" else lab.runtime.aclose())
-
-    lab.run(scenario)
-
-
-def test_a_ready_client_is_covered_by_a_release_without_the_seam(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the private seam is gone, a ready client still goes through the runtime, by the public
-    `transport=`."""
-    monkeypatch.setattr(seam, "_METHOD", "_renamed_tomorrow")
-    client = ready(lab, lab.runtime)
-    assert under(lab, client).engine is lab.runtime.engine
-    assert type(under(lab, client).inner) is getattr(
-        lab.module, "HTTPTransport" if lab.kind == "sync" else "AsyncHTTPTransport"
-    )
-
-
-def test_an_answer_larger_than_the_whole_store_is_not_said_to_be_kept(lab: Lab) -> None:
-    """What the store would not take is passed on, and the books do not claim an entry."""
-    lab.setup([json_reply()], llm_cache={"max_bytes": 500})
-
-    async def scenario() -> None:
-        assert (await lab.post(lab.client())).json() == CHAT
-        assert (lab.attempt.stored, lab.attempt.store_reason) == (False, "too_large")
-
-    lab.run(scenario)
-    assert lab.runtime.cache.size == 0
-
-
-def test_a_ready_client_keeps_its_own_runtime_under_zero_code(lab: Lab) -> None:
-    """Where another runtime is under every client of the process, a ready client goes through its own
-    alone."""
-    other = Recorder()
-    lab.setup([json_reply()])
-    seam.install(Runtime({}, listeners=[other]).engine)
-    try:
-
-        async def scenario() -> None:
-            client = ready(lab, lab.runtime, transport=lab.script.transport(lab.family, lab.kind))
-            for _ in range(2):
-                assert (await lab.post(client)).json() == CHAT
-
-        lab.run(scenario)
-    finally:
-        seam.remove()
-    assert (lab.upstream, len(lab.recorder.calls), other.calls) == (1, 2, [])
-    assert len(lab.recorder.calls[0].of(AttemptEnded)) == 1
-
-
 def test_an_error_of_the_close_does_not_hide_that_of_the_body(lab: Lab) -> None:
     """A body that fails and whose close fails too: the caller is given the first error; where only the close
     fails, the caller is given that, as by a bare client."""
@@ -589,97 +379,6 @@ def test_an_error_of_the_close_does_not_hide_that_of_the_body(lab: Lab) -> None:
         assert await outcome([dumped(CHAT)]) is close
 
     lab.run(scenario)
-
-
-def test_no_store_passes_the_cache_by(lab: Lab) -> None:
-    """A call that asked for no-store is told as bypassed for that reason, neither served nor kept."""
-    lab.setup([json_reply()])
-
-    async def scenario() -> None:
-        client = lab.client()
-        for _ in range(2):
-            await lab.post(client, headers={**KEY, "cache-control": "no-store"})
-            looked = lab.last(CacheLooked)
-            assert (looked.result, looked.reason, lab.last().result) == ("bypass", "no_store", "bypass")
-            assert (lab.attempt.stored, lab.attempt.store_reason) == (False, "no_store")
-
-    lab.run(scenario)
-    assert lab.upstream == 2
-
-
-def test_a_request_without_control_headers_is_otherwise_the_callers(lab: Lab) -> None:
-    """Where control headers are taken off, method, URL, the other headers, the body and the extensions
-    (timeouts, trace hooks) of what leaves are those of the caller's request."""
-    seen: list[Any] = []
-
-    def handle(request: Any) -> Any:
-        seen.append(request)
-        return lab.module.Response(200, json=CHAT)
-
-    lab.setup([])
-
-    async def scenario() -> None:
-        client = lab.client(lab.transport(handle))
-        url, mark = CHAT_URL + "?a=%20b&c", object()
-        headers = {**KEY, **JSON_TYPE, "underlay-tag": "x", "content-length": "3"}
-        body = dumped(CHAT_ASK)
-        request = client.build_request(
-            "POST", url, content=body, headers=headers, extensions={"mark": mark, "timeout": {"read": 7.0}}
-        )
-        await lab.send(client, request)
-        (sent,) = seen
-        assert sent is not request
-        assert (sent.method, str(sent.url), sent.extensions) == ("POST", url, request.extensions)
-        assert (sent.extensions["mark"], sent.content) == (mark, body)
-        assert sent.headers.raw == [
-            pair for pair in request.headers.raw if not pair[0].lower().startswith(b"underlay-")
-        ]
-
-    lab.run(scenario)
-
-
-def test_what_is_remembered_of_requests_is_bounded() -> None:
-    """A flood of different requests does not grow the memo for ever, and the latest are still known."""
-    memo, known = Memo(), cast("Any", object())
-    for number in range(10_000):
-        memo.put(b"%d" % number, known)
-        memo.get(b"0")
-    assert len(memo._known) <= 4096
-    assert memo.get(b"9999") is memo.get(b"0") is known
-    assert memo.get(b"1") is None
-
-
-@pytest.mark.parametrize("family", ["httpx", "httpx2"])
-def test_a_task_that_outlives_the_send_it_was_started_in_is_covered(family: str) -> None:
-    """What a transport starts while it sends passes straight through as long as the send lasts, and is a
-    caller like any other afterwards."""
-    lab = Lab(f"asyncio-{family}").setup([json_reply()])
-    started: list[asyncio.Task[None]] = []
-    sent = asyncio.Event()
-
-    async def scenario() -> None:
-        inner = lab.client()
-        script = lab.script.transport(lab.family, lab.kind)
-
-        async def background() -> None:
-            await lab.post(inner, body={**CHAT_ASK, "seed": 1})  # while the send lasts
-            sent.set()
-            while not answered:
-                await asyncio.sleep(0)
-            await lab.post(inner, body={**CHAT_ASK, "seed": 2})
-
-        async def handle(request: Any) -> Any:
-            started.append(asyncio.ensure_future(background()))
-            await sent.wait()
-            return await script.handle_async_request(request)
-
-        answered: list[Any] = []
-        answered.append(await lab.post(lab.client(lab.transport(handle))))
-        await started[0]
-
-    lab.run(scenario)
-    assert lab.upstream == 3
-    assert len(lab.recorder.calls) == 2
 
 
 def test_a_follower_knows_what_it_saved_while_another_closes_the_books(lab: Lab) -> None:
