@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable
 from queue import SimpleQueue
 from typing import Any
@@ -15,7 +16,7 @@ __all__ = ["PATIENCE", "AsyncioLoop", "Loop", "TrioLoop"]
 PATIENCE = 10.0  # seconds until a test that hangs fails
 
 
-class Loop:
+class Loop(ABC):
     """An event loop in a thread of its own."""
 
     def __init__(self) -> None:
@@ -24,14 +25,14 @@ class Loop:
         self._thread.start()
         ready.get(timeout=PATIENCE)
 
-    def _run(self, ready: SimpleQueue[None]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _run(self, ready: SimpleQueue[None]) -> None: ...
 
-    def soon(self, work: Callable[[], object]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def soon(self, work: Callable[[], object]) -> None: ...
 
-    def start(self, call: Any, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def start(self, call: Any, work: Callable[[], Coroutine[Any, Any, None]]) -> None: ...
 
     def stop(self, clients: Iterable[Any]) -> None:
         self._clients = list(clients)
@@ -39,8 +40,8 @@ class Loop:
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), "the event loop does not end"
 
-    def _end(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _end(self) -> None: ...
 
 
 class AsyncioLoop(Loop):

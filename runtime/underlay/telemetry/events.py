@@ -1,4 +1,4 @@
-"""What the runtime tells its listeners: frozen facts about one call, or about the process.
+"""What the runtime tells its listeners: facts about one call, or about the process, that nobody changes.
 
 Durations are seconds on the runtime's own (monotonic) clock, money is US dollars, sizes are bytes. Origins
 are opaque bytes that a listener made: they come back with a hit, so that a listener can link a replay to what
