@@ -189,7 +189,6 @@ def test_followers_of_members_that_are_sent_apart(crowd: WindowLab) -> None:
         client, [embedding("a"), embedding("b"), embedding("a"), embedding("b"), embedding("c")]
     )
     crowd.provider.release()
-    crowd.join()
     assert [call.result().json() for call in calls] == [own(letter) for letter in "ababc"]
     assert len(crowd.sent) == 4
 

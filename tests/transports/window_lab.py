@@ -1,5 +1,6 @@
 """A bench for windows: calls that run at the same time, each in its own thread or task, told from outside when
-to go on. The clock stands still, and `settle` waits until every call waits for something or has ended."""
+to go on. The clock stands still, and `settle` waits until every call, and every pull that is made for several of them,
+waits for something or has ended."""
 
 from __future__ import annotations
 
@@ -60,6 +61,7 @@ class WindowLab(Lab):
         super().__init__(way)
         self.provider = Provider(self)
         self.calls: list[Running] = []
+        self._pulls: list[Running] = []
         self.changed = threading.Condition()
         self._blocked: dict[int, tuple[object, Running | None]] = {}
         self._woken: dict[int, object] = {}
@@ -67,6 +69,8 @@ class WindowLab(Lab):
         self._threads: list[threading.Thread] = []
         for home in (Threads, AsyncioHome, TrioHome):
             self._watch(home, monkeypatch)
+        for home in (AsyncioHome, TrioHome):  # a thread pulls in its own call
+            self._watch_pulls(home, monkeypatch)
 
     def setup(self, replies: Any = (), **settings: Any) -> WindowLab:
         """A runtime with other settings."""
@@ -196,7 +200,7 @@ class WindowLab(Lab):
 
         def still() -> bool:
             waiting = [owner for _, owner in self._blocked.values()]
-            return all(call.done or call in waiting for call in self.calls)
+            return all(call.done or call in waiting for call in [*self.calls, *self._pulls])
 
         with self.changed:
             if not self.changed.wait_for(still, PATIENCE):
@@ -239,6 +243,28 @@ class WindowLab(Lab):
 
         monkeypatch.setattr(home, "wait", waited)
         monkeypatch.setattr(home, "wake", woken)
+
+    def _watch_pulls(self, home: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Know of the work that no caller's cancellation reaches."""
+        spawn = home.spawn
+
+        def spawned(self_: Any, work: Any) -> Any:
+            pull = Running("pull")
+            with self.changed:
+                self._pulls.append(pull)
+
+            async def told() -> None:
+                _running.set(pull)
+                try:
+                    await work
+                finally:
+                    with self.changed:
+                        self._pulls.remove(pull)
+                        self.changed.notify_all()
+
+            return spawn(self_, told())
+
+        monkeypatch.setattr(home, "spawn", spawned)
 
     def _forget(self, call: Running) -> None:
         for key in [key for key, (_, owner) in self._blocked.items() if owner is call]:
