@@ -47,9 +47,7 @@ async def queue(flow: Flow) -> Step:
         if (step := await filled(flow, singles)) is not None:
             return step
     if flow.seat is None:
-        key = _key(flow)
-        lone = flow.seat = Lone(flow.ports.now())
-        if flow.engine.state.windows.go_alone(lone, key) or _entered(flow, key):
+        if _goes_alone(flow):
             return PROCEED
         if settings.mode is _OBSERVE:
             return _observed(flow, merged=merged)
@@ -64,14 +62,19 @@ async def queue(flow: Flow) -> Step:
     return await (dispatch(flow, stand) if stand.sender is place else resolved(flow, stand))
 
 
-def _entered(flow: Flow, key: Hashable) -> bool:
-    """Take a place in a window. True: it goes alone after all."""
+def _goes_alone(flow: Flow) -> bool:
+    """Give the call its seat. True: it goes by itself; False: it has a place in a window."""
+    windows, key = flow.engine.state.windows, _key(flow)
+    deadline = _asked_deadline(flow) if flow.asked.controlled else math.inf
+    lone = flow.seat = Lone(flow.ports.now())
+    if windows.go_alone(lone, key):
+        return True
     rule = _rule(flow)
-    place = flow.seat = _place(flow, rule)
-    lone = flow.engine.state.windows.enter(place, key, rule, flow.asked.circuit)
-    if lone is not None:
-        flow.seat = lone
-    return lone is not None
+    place = flow.seat = _place(flow, rule, deadline)
+    turned_away = windows.enter(place, key, rule, flow.asked.circuit)
+    if turned_away is not None:
+        flow.seat = turned_away
+    return turned_away is not None
 
 
 def _key(flow: Flow) -> Hashable:
@@ -100,13 +103,13 @@ def _rule(flow: Flow) -> Rule:
     return Rule(settings.linger, timeout, settings.max_batch_size if fixed else _UNBOUNDED, inputs, tokens)
 
 
-def _place(flow: Flow, rule: Rule) -> Place:
+def _place(flow: Flow, rule: Rule, deadline: float) -> Place:
     """A place for this call: how much of a window it takes, and until when it may wait."""
     place = Place(flow.call, flow.exchange, flow.ports)
     inputs, read = flow.asked.ask.inputs, flow.ports.timeouts.read
     if flow.asked.window and inputs is not None:
         place.inputs, place.tokens = inputs.count, inputs.tokens
-    place.deadline = min(flow.ports.deadline, _asked_deadline(flow))
+    place.deadline = min(flow.ports.deadline, deadline)
     if read is not None and read < rule.longest:
         place.deadline = min(place.deadline, flow.ports.now() + read)
     return place
@@ -114,8 +117,6 @@ def _place(flow: Flow, rule: Rule) -> Place:
 
 def _asked_deadline(flow: Flow) -> float:
     """The caller's own word, `underlay-deadline`: seconds from its start in which the answer is of use."""
-    if not flow.asked.controlled:
-        return math.inf
     for name, value in flow.exchange.headers:
         if name.lower() == _DEADLINE:
             try:

@@ -159,6 +159,7 @@ class Windows:
     def __init__(self) -> None:
         self._lock = Lock()
         self._lanes: dict[Hashable, tuple[Lane, Name]] = {}
+        self._most = _LANES  # lanes from which idle ones are looked for
 
     def go_alone(self, lone: Lone, key: Hashable) -> bool:
         """Let a call go at once, where its lane says so without knowing more of it. False: it has to
@@ -229,9 +230,9 @@ class Windows:
     def release(self, departure: Departure, now: float) -> None:
         """The members of a released window are on their way."""
         with self._lock:
-            departure.outcome = Apart()
             departure.released = now
             departure.lane.ended(now, None)
+            departure.outcome = Apart()
         _go(departure)
 
     def landed(self, seat: Seat, now: float, *, answered: bool) -> None:
@@ -259,12 +260,14 @@ class Windows:
             if seat.lane is not None:
                 seat.lane.leave(seat)
             if entered:
-                if departure is None or departure.sender is not seat or departure.outcome is not None:
+                if departure is None or departure.sender is not seat:
                     return
-                if not fault:
+                if departure.outcome is None and not fault:
                     heir = departure.inherit()
         if departure is None:
             self.landed(Lone(now, seat.lane), now, answered=False)  # interrupted on its way in
+        elif departure.outcome is not None:
+            _go(departure)  # interrupted before it could
         elif heir is not None:
             _wake_member(heir)
         else:
@@ -282,22 +285,28 @@ class Windows:
         known = self._lanes.get(key)
         if known is not None:
             return known[0]
-        if len(self._lanes) >= _LANES:
+        if len(self._lanes) >= self._most:
             self._forget()
         lane = Lane(rule)
         self._lanes[key] = lane, name
         return lane
 
     def _forget(self) -> None:
+        """Make room. Lanes in use stay: where they are many, they are looked through again when twice as
+        many, and not for every newcomer."""
         idle = [(lane.used, key) for key, (lane, _) in self._lanes.items() if lane.idle]
-        for _, key in sorted(idle, key=itemgetter(0))[: _LANES // 8]:
+        surplus = len(self._lanes) - _LANES * 7 // 8
+        for _, key in sorted(idle, key=itemgetter(0))[:surplus]:
             del self._lanes[key]
+        self._most = max(_LANES, 2 * len(self._lanes))
 
 
 def _depart(lane: Lane, window: Window, now: float, sender: Place | None = None) -> Departure:
     """Called under the lock, as the window closes: its members are told where they belong."""
     departure = Departure(lane, window, now)
     departure.sender = sender or departure.inherit()
+    if departure.sender is not None:
+        departure.sender.departure = departure  # first: interrupted from here on, it is followed by its heir
     for place in departure.members:
         place.departure = departure
     return departure

@@ -81,7 +81,7 @@ class BasePorts:
     def __init__(self, engine: Engine, home: Home, timeouts: Timeouts = NO_TIMEOUTS) -> None:
         self._engine = engine
         self._home = home
-        self.home: Hashable = home.identity
+        self.home: Hashable = home.key
         self.now: Now = engine.clock.now
         self.sent = False
         self.timeouts = timeouts

@@ -9,6 +9,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from threading import Event
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from weakref import ref
 
 from underlay.pipeline.driver import drive
 
@@ -23,10 +24,13 @@ R = TypeVar("R")
 
 
 class Home(Protocol):
-    """Waiting and waking in one home. `identity` tells homes apart. `wake` may be called from anywhere."""
+    """Waiting and waking in one home. `identity` is its event loop; `key` tells homes apart and keeps no loop
+    alive. `wake` may be called from anywhere."""
 
     @property
     def identity(self) -> Hashable: ...
+    @property
+    def key(self) -> Hashable: ...
     def waiter(self) -> Any: ...
     async def wait(self, waiter: Any, seconds: float | None) -> None: ...
     def wake(self, waiter: Any) -> None: ...
@@ -51,7 +55,7 @@ class Home(Protocol):
 class Threads:
     """All synchronous callers of the process: any thread may pull a body, and one event wakes one waiter."""
 
-    identity = "threads"
+    identity = key = "threads"
 
     def waiter(self) -> Event:
         return Event()
@@ -87,10 +91,11 @@ THREADS = Threads()
 class AsyncioHome:
     """One asyncio event loop."""
 
-    __slots__ = ("identity",)
+    __slots__ = ("identity", "key")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.identity = loop
+        self.key = _key_of(loop)
 
     def waiter(self) -> asyncio.Future[None]:
         return self.identity.create_future()
@@ -149,11 +154,12 @@ def _resolve(waiter: asyncio.Future[None]) -> None:
 class TrioHome:
     """One trio run."""
 
-    __slots__ = ("_trio", "identity")
+    __slots__ = ("_trio", "identity", "key")
 
     def __init__(self, trio: Any) -> None:
         self._trio = trio
         self.identity = trio.lowlevel.current_trio_token()
+        self.key = _key_of(self.identity)
 
     def waiter(self) -> Any:
         return self._trio.Event()
@@ -194,6 +200,15 @@ class TrioHome:
 async def _awaited(work: Coroutine[Any, Any, None], scope: Any) -> None:
     with scope:
         await work
+
+
+def _key_of(loop: Hashable) -> Hashable:
+    """A reference that equals every other one to this loop, and none to a later loop. What is remembered by
+    home (a window's lane) outlives loops, and would keep their file descriptors open."""
+    try:
+        return ref(loop)
+    except TypeError:  # a loop in C that has no room for references
+        return loop
 
 
 def _nothing() -> None:
