@@ -123,9 +123,13 @@ class Statistics:
         return _Counting(self, provider, model)
 
     def settle(self) -> None:
-        """Count what was noted."""
-        with self._lock:
-            self._settle()
+        """Count what was noted, unless somebody is at it: a finaliser of the app may come here in the middle
+        of it, in the same thread."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._settle()
+            finally:
+                self._lock.release()
 
     def _settle(self) -> None:
         told = self.told
@@ -138,6 +142,7 @@ class Statistics:
         if started.again:
             return
         with self._lock:
+            self._settle()  # whoever was told of first has its place among `max_models`
             stats = self._of(started.provider, started.model)
             stats.batches[started.mode, started.trigger] += 1
             stats.batched[started.mode, started.trigger] += len(started.members)
@@ -146,6 +151,7 @@ class Statistics:
         """A transition, or a fault of ours."""
         if isinstance(event, CircuitChanged):
             with self._lock:
+                self._settle()
                 self._of(event.provider, event.model).transitions[event.left, event.entered] += 1
         elif isinstance(event, Faulted):
             with self._lock:

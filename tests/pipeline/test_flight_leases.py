@@ -26,6 +26,9 @@ class Caller:
         self.timeouts = NO_TIMEOUTS
         self.woken: list[object] = []
 
+    def now(self) -> float:
+        return 0.0
+
     def waiter(self) -> object:
         return object()
 

@@ -135,8 +135,9 @@ class Flight:
 
     def expect(self, readers: int) -> None:
         """So many readers wait for the head and are about to join: from now on pulls are made for all. They
-        would be given nothing while a lone reader, ahead of them, pulls the frame after the next."""
-        self._coming += readers
+        would be given nothing while a lone reader, ahead of them, pulls the frame after the next. Less than
+        zero: so many of them do not come."""
+        self._coming = max(0, self._coming + readers)
 
     def join(self, *, waited: bool = False) -> int:
         """A new reader, placed before the first frame. Returns its number. `waited`: it has waited for the
@@ -144,11 +145,11 @@ class Flight:
 
         Raises ValueError when the flight cannot be joined.
         """
+        if waited and self._coming:
+            self._coming -= 1
         # Nothing has happened yet to most that are joined.
         if not (self.whole and self._over is None and not self._left) and not self._late(waited=waited):
             raise ValueError("this flight cannot be joined: frames were dropped, it has failed or was left")
-        if waited and self._coming:
-            self._coming -= 1
         self._next += 1
         self._readers[self._next] = 0
         return self._next

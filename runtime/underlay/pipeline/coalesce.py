@@ -115,7 +115,7 @@ def _outcome(flow: Flow, lead: Lead) -> Step | None:
     if lead.fate is _SENDING:
         waiter = flow.engine.state.flights.wait(lead, flow.ports)
         if waiter is not None:
-            return _overdue(flow) or Wait(waiter, _limit(flow))
+            return _overdue(flow, lead) or Wait(waiter, _limit(flow))
     fate = lead.fate
     if fate is _FLYING:
         return Join(lead)
@@ -127,15 +127,21 @@ def _outcome(flow: Flow, lead: Lead) -> Step | None:
     return PROCEED if fate is _APART else None
 
 
-def _overdue(flow: Flow) -> Step | None:
+def _overdue(flow: Flow, lead: Lead) -> Step | None:
     """The wait is over and the lead has no head yet: the caller's own read timeout, where it has one."""
     if flow.ports.now() < _limit(flow):
         return None
+    _stop_following(flow, lead)
     if flow.ports.timeouts.read is None:
         return PROCEED
     flow.call.result = _COALESCED
     flow.foreign = flow.ports.timed_out()
     raise flow.foreign
+
+
+def _stop_following(flow: Flow, lead: Lead) -> None:
+    flow.following = None
+    flow.engine.state.flights.leave(lead, flow.ports)
 
 
 def _limit(flow: Flow) -> float:
@@ -204,13 +210,17 @@ async def _lease(flow: Flow, lead: Lead) -> Step:
 
 
 async def _lend(flow: Flow, lead: Lead, ttl: float) -> None:
-    """Take the lease for the call of another home that came first, and met nobody."""
+    """Take the lease for the call of another home that came first, and met nobody: for as long as it would
+    have had it by now, had it taken one. One that has been silent for longer is waited for no more."""
     flights, ports = flow.engine.state.flights, flow.ports
     rival = flights.rival(lead)
     if rival is None or rival.token:
         return
-    leased = await ports.lease(lead.key, ttl)
-    if isinstance(leased, Lease) and not flights.lend(rival, leased.token, ports.now() + ttl / 2):
+    left = rival.seen + ttl - ports.now()
+    if left <= 0:
+        return
+    leased = await ports.lease(lead.key, left)
+    if isinstance(leased, Lease) and not flights.lend(rival, leased.token, rival.seen + ttl / 2):
         ports.free(lead.key, leased.token)
 
 
@@ -264,6 +274,8 @@ def release_lead(flow: Flow, error: BaseException | None, mishap: Mishap | None)
     `error` is what the app's own transport raised, or None: the call was answered or refused without one, or
     a fault of ours made it pass.
     """
+    if flow.following is not None:  # given up while it waited for a head
+        _stop_following(flow, flow.following)
     lead = flow.lead
     if lead is None or lead.fate is not _SENDING:
         return

@@ -14,7 +14,7 @@ from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterable
 
     from underlay.pipeline.ports import Ports, Timeouts
     from underlay.pipeline.watch import Watched
@@ -28,7 +28,7 @@ class Joinable(Protocol):
     """A body that others may read."""
 
     def expect(self, readers: int) -> None:
-        """So many are about to join."""
+        """So many are about to join, or (less than zero) do not come."""
         ...
 
 
@@ -54,7 +54,8 @@ _SENDING, _FLYING = Fate.SENDING, Fate.FLYING
 class Lead:
     """A call that fetches an answer, as others see it. `token` is that of its lease, 0 without one. `leases`
     false: another call of this home has the lease, and nobody waits for a flight that only they may drive.
-    `contended`: others may be fetching the same, in another home or in another process."""
+    `contended`: others may be fetching the same, in another home or in another process. `seen`: when it gave
+    its last sign of life, its beginning or a frame."""
 
     __slots__ = (
         "__weakref__",
@@ -66,6 +67,7 @@ class Lead:
         "key",
         "leases",
         "renew_at",
+        "seen",
         "thread",
         "timeouts",
         "token",
@@ -73,7 +75,8 @@ class Lead:
         "watched",
     )
 
-    def __init__(self, key: bytes, home: Hashable, timeouts: Timeouts, watched: Watched) -> None:
+    def __init__(self, key: bytes, home: Hashable, timeouts: Timeouts, watched: Watched, now: float) -> None:
+        self.seen = now
         self.key = key
         self.home = home
         self.thread = get_ident()
@@ -86,7 +89,7 @@ class Lead:
         self.error: Exception | None = None
         self.token = 0
         self.renew_at = math.inf
-        self.waiting: list[tuple[Ports, object]] | None = None
+        self.waiting: dict[Ports, object] | None = None
 
     def outlasts(self, mine: Timeouts) -> bool:
         """Whether its read timeout is at least the follower's: a shorter one would end the answer for
@@ -109,9 +112,9 @@ class Flights:
     def enter(self, key: bytes, ports: Ports, watched: Watched) -> tuple[Lead, bool]:
         """The lead of this key in the caller's home, and whether it is the caller itself: when there is none,
         or none that it may follow."""
-        home = ports.home
+        home, now = ports.home, ports.now()
         with self._lock:
-            mine = Lead(key, home, ports.timeouts, watched)
+            mine = Lead(key, home, ports.timeouts, watched, now)
             mine.contended = self._shared
             leads = self._leads.get(key)
             if leads is None:
@@ -158,9 +161,18 @@ class Flights:
                 return None
             waiter = ports.waiter()
             if lead.waiting is None:
-                lead.waiting = []
-            lead.waiting.append((ports, waiter))
+                lead.waiting = {}
+            lead.waiting[ports] = waiter
             return waiter
+
+    def leave(self, lead: Lead, ports: Ports) -> None:
+        """Who waited for the lead's head comes no more: its body does not expect them."""
+        with self._lock:
+            if lead.waiting is not None and lead.waiting.pop(ports, None) is not None:
+                return
+            body = lead.body
+        if body is not None:
+            body.expect(-1)
 
     def wait_elsewhere(self, key: bytes, ports: Ports) -> object:
         """A waiter for the next landing of this key in this process, in whichever home."""
@@ -185,7 +197,7 @@ class Flights:
             waiting, lead.waiting = lead.waiting, None
         if waiting:
             body.expect(len(waiting))  # before the first of them can come
-            _wake(waiting)
+            _wake(waiting.items())
 
     def ended(self, lead: Lead, fate: Fate, free: Free, error: Exception | None = None) -> None:
         """The lead ends without a body. `free` gives its lease back."""
@@ -195,7 +207,7 @@ class Flights:
             lead.fate = fate
             waiting, lead.waiting = lead.waiting, None
         if waiting:
-            _wake(waiting)
+            _wake(waiting.items())
 
     def landed(self, lead: Lead, free: Free, *, stored: bool) -> None:
         """The lead's body is over. `free` gives back a lease that the store has not ended."""
@@ -227,6 +239,6 @@ class Flights:
             self._leads[lead.key] = leads
 
 
-def _wake(waiting: list[tuple[Ports, object]]) -> None:
+def _wake(waiting: Iterable[tuple[Ports, object]]) -> None:
     for ports, waiter in waiting:
         ports.wake(waiter)

@@ -43,6 +43,7 @@ class Body:
         "_attempt",
         "_engine",
         "_key",
+        "_late",
         "_waiting",
         "error_type",
         "flight",
@@ -77,6 +78,7 @@ class Body:
         self._attempt = attempt
         self._engine = engine
         self._key = key
+        self._late: Mishap | None = None
         self._waiting: list[tuple[Ports, object]] = []
 
     @property
@@ -114,37 +116,46 @@ class Body:
         asks the flight."""
         upstream = self.upstream
         assert upstream is not None  # noqa: S101 only a flight with an upstream asks for a pull
+        self._late = None
         try:
             data = await ports.pull(upstream)
+            if data is not None and self._attempt is not None:
+                self._attempt.feed(data)  # an interrupt in here must end the pull as well
         except BaseException as error:
-            await self._end(ports, _FAILED, error, ports.describe(error))
+            late = self._late if not isinstance(error, Exception) else None
+            await self._end(ports, _FAILED, error, late or ports.describe(error))
             raise
         if data is None:
             await self._end(ports, _COMPLETE)
             return self.flight.over if alone else None
-        if self._attempt is not None:
-            self._attempt.feed(data)
+        lead = self.lead  # read once: after the pull another thread may bring the end
+        token, renews = 0, False
+        if lead is not None:
+            token, lead.seen = lead.token, ports.now()
+            renews = token > 0 and lead.seen >= lead.renew_at
         with self.lock:
-            given = self.flight.pulled(data, alone)
+            # Who is cancelled as it renews has not had the frame.
+            given = self.flight.pulled(data, 0 if renews else alone)
             deserted = self.flight.desert()
         # Whoever waits on this pull enlisted before it was marked as done: nobody is missed without the lock.
         if self._waiting:
             self._wake()
         if deserted:
             await self.desert(ports)
-        elif self.lead is not None:
+        elif lead is not None:
             if not self.flight.whole:  # too large to be shared or stored: nobody need wait for it
-                lead, self.lead = self.lead, None
+                self.lead = None
                 self._engine.state.flights.landed(lead, ports.free, stored=False)
-            elif self.lead.token and ports.now() >= self.lead.renew_at:
-                await self._renew(ports, self.lead)
+            elif renews:
+                await self._renew(ports, lead, token)
         return data if given else None
 
-    async def _renew(self, ports: Ports, lead: Lead) -> None:
-        """The answer runs on: so does the right to store it."""
+    async def _renew(self, ports: Ports, lead: Lead, token: int) -> None:
+        """The answer runs on: so does the right to store it. With the token as it was: without one, a lease
+        that has ended meanwhile would be taken anew, and given back by nobody."""
         ttl = self._engine.settings.coalesce.wait_timeout
         lead.renew_at = ports.now() + ttl / 2
-        await ports.lease(lead.key, ttl, lead.token)
+        await ports.lease(lead.key, ttl, token)
 
     def claim(self) -> bool:
         """Take the right to end the body."""
@@ -166,6 +177,13 @@ class Body:
             deserted = self.flight.desert()
         if deserted:
             self.stop()
+
+    def late(self, mishap: Mishap) -> None:
+        """A reader has waited for the next frame as long as it may. When it is the only one, it is upstream
+        that ran out of time, and no reader's whim that ends the pull."""
+        with self.lock:
+            if self.flight.readers == 1:
+                self._late = mishap
 
     def dropped(self, now: float) -> None:
         """The last reader was garbage-collected at `now`: the books are closed, the connection is left to its
@@ -315,7 +333,9 @@ class Reader:
                     if until is None:
                         until = ports.now() + read if read is not None else None
                     elif ports.now() >= until:
-                        raise ports.timed_out()
+                        overdue = ports.timed_out()
+                        body.late(ports.describe(overdue))
+                        raise overdue
                     await ports.wait(waiter, until)
                 elif isinstance(step, Pull) and step.shared:
                     body.stop = ports.spawn(_quietly(body, ports))
@@ -379,7 +399,8 @@ class Reader:
         """Whether frames were left unread, and whether upstream must be closed now."""
         body = self._body
         with body.lock:
-            early = body.flight.behind(self._number) or isinstance(self._primed, bytes)
+            unread = self._primed is not None and not isinstance(self._primed, Over)
+            early = unread or body.flight.behind(self._number)
             return early, body.flight.leave(self._number)
 
     def _end(self, ending: Ending, name: str = "") -> None:
