@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import weakref
 from typing import Any
 
+import httpx
+import pytest
+
+from underlay import Runtime
 from underlay.core.batching import Rule
 from underlay.pipeline.circuits import Name
 from underlay.pipeline.windows import Apart, Lone, Place, Windows
+from underlay.testing import FakeClock
 
 REMEMBERED = 512
 RULE = Rule("adaptive", 0.05, 10, 10, 10)
@@ -95,3 +103,96 @@ def test_a_lane_that_is_not_known_lets_nobody_go_unseen() -> None:
     windows.leave(lone, 2.0, fault=False)
     windows.leave(lone, 2.0, fault=False)
     assert windows.go_alone(Lone(3.0), 0)
+
+
+def test_many_lanes_in_use_are_not_looked_through_for_each_newcomer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more keys in flight than are remembered, idle lanes are looked for when there are twice as many; once
+    they are idle, the surplus is forgotten."""
+    windows, looked = Windows(), []
+    forget = windows._forget
+    monkeypatch.setattr(windows, "_forget", lambda: (looked.append(len(windows._lanes)), forget()))
+    lones = [enter(windows, key, key) for key in range(8 * REMEMBERED)]
+    assert looked == [REMEMBERED, 2 * REMEMBERED, 4 * REMEMBERED]
+    for key, lone in enumerate(lones):
+        windows.landed(lone, key, answered=True)
+    windows._most = 0
+    enter(windows, -1, 9 * REMEMBERED)
+    assert len(windows._lanes) == REMEMBERED * 7 // 8 + 1
+
+
+class Struck(Place):
+    """A member whom an interrupt befalls as it is told where it belongs."""
+
+    @property
+    def departure(self) -> Any:  # type: ignore[override]
+        """None as yet."""
+        return None
+
+    @departure.setter
+    def departure(self, value: Any) -> None:
+        if value is not None:
+            raise KeyboardInterrupt
+
+
+def test_a_sender_that_is_interrupted_as_the_window_leaves_is_followed_by_its_heir() -> None:
+    """It knows its departure before the others do: when it leaves, the next living member sends for all."""
+    windows, ports = Windows(), Ports(0.0)
+    rule = Rule("fixed", 0.05, 3, 10, 10)
+    heir, struck, sender = (kind(*[None] * 2, ports) for kind in (Place, Struck, Place))  # type: ignore[arg-type,call-arg]
+    windows.enter(heir, 0, rule, Name("openai", "model"))
+    windows.enter(struck, 0, rule, Name("openai", "model"))
+    with pytest.raises(KeyboardInterrupt):
+        windows.enter(sender, 0, rule, Name("openai", "model"))
+    departure = sender.departure
+    assert departure is not None
+    windows.leave(sender, 0.0, fault=False)
+    assert departure.sender is heir
+
+
+def test_a_sender_that_is_interrupted_before_it_could_wake_the_others_does_so_as_it_leaves() -> None:
+    """The outcome is known, and nobody was told."""
+    woken: list[object] = []
+
+    class Waking(Ports):
+        def waiter(self) -> object:
+            return object()
+
+        def wake(self, waiter: object) -> None:
+            woken.append(waiter)
+
+    windows, ports = Windows(), Waking(0.0)
+    rule = Rule("fixed", 0.05, 2, 10, 10)
+    other, sender = Place(*[None] * 2, ports), Place(*[None] * 2, ports)  # type: ignore[arg-type,call-arg]
+    for place in (other, sender):
+        windows.enter(place, 0, rule, Name("openai", "model"))
+    waiting: Any = windows.look(other, 0.0)
+    departure = sender.departure
+    assert departure is not None
+    departure.outcome = Apart()
+    windows.leave(sender, 0.0, fault=False)
+    assert woken == [waiting.waiter]
+
+
+def test_lanes_keep_no_event_loop_alive() -> None:
+    """A process that makes a loop for each piece of work does not collect them, with their file descriptors."""
+    runtime, loops = Runtime(clock=FakeClock(autojump=True)), []
+    reply = {
+        "object": "list",
+        "model": "m",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}],
+    }
+
+    async def call(number: int) -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        transport = runtime.async_httpx_transport(
+            httpx.MockTransport(lambda _: httpx.Response(200, json=reply))
+        )
+        async with httpx.AsyncClient(transport=transport) as client:
+            body = {"model": "text-embedding-3-small", "input": f"text {number}"}
+            assert (await client.post("https://api.openai.com/v1/embeddings", json=body)).status_code == 200
+
+    for number in range(3):
+        asyncio.run(call(number))
+    gc.collect()
+    assert len(runtime.engine.state.windows._lanes) == 3
+    assert [loop() for loop in loops] == [None] * 3

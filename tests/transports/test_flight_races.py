@@ -1,5 +1,5 @@
-"""Races at the end of a shared body, readers that were expected and
-never came, a read timeout that nobody was blamed for."""
+"""Races at the end of a shared body, readers that were expected and never came, a read timeout that nobody was blamed
+for."""
 
 from __future__ import annotations
 
