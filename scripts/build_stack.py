@@ -190,7 +190,8 @@ def _arguments(names: Sequence[str]) -> argparse.Namespace:
 
 def main() -> int:
     """Build what is missing; see the module's docstring for the exit codes."""
-    everything = recipes(read_pins(), (config_dir() / "collector" / "builder.yaml").read_text(encoding="utf-8"))
+    manifest = config_dir() / "collector" / "builder.yaml"
+    everything = recipes(read_pins(), manifest.read_text(encoding="utf-8"))
     options = _arguments([recipe.name for recipe in everything])
     wanted = options.only or [r.name for r in everything if r.name != "compose" or options.with_compose]
     target = stack_bin()
