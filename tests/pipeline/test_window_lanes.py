@@ -196,3 +196,23 @@ def test_lanes_keep_no_event_loop_alive() -> None:
     gc.collect()
     assert len(runtime.engine.state.windows._lanes) == 3
     assert [loop() for loop in loops] == [None] * 3
+
+
+def test_a_deadline_that_cannot_be_read_is_told_also_of_a_lone_call(caplog: pytest.LogCaptureFixture) -> None:
+    """A call that meets no window needs no deadline: what is wrong with it is said all the same, each time."""
+    runtime = Runtime(clock=FakeClock(autojump=True))
+    reply = {
+        "object": "list",
+        "model": "m",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}],
+    }
+    transport = runtime.httpx_transport(httpx.MockTransport(lambda _: httpx.Response(200, json=reply)))
+    with httpx.Client(transport=transport) as client:
+        for number in range(3):
+            client.post(
+                "https://api.openai.com/v1/embeddings",
+                json={"model": "text-embedding-3-small", "input": f"text {number}"},
+                headers={"underlay-deadline": "soon"},
+            )
+    told = "underlay: header underlay-deadline = 'soon': allowed is a number of seconds above 0; ignored"
+    assert [record.getMessage() for record in caplog.records] == [told] * 3

@@ -126,7 +126,8 @@ def _asked_deadline(flow: Flow) -> float:
             if seconds > 0:
                 return flow.call.started + seconds
             _log.warning(
-                "underlay: header underlay-deadline: allowed is a number of seconds above 0; ignored"
+                "underlay: header underlay-deadline = %r: allowed is a number of seconds above 0; ignored",
+                value[:40].decode("latin-1"),
             )
     return math.inf
 
