@@ -243,17 +243,20 @@ class Lane:
         if not window._members:
             self._open = None
 
-    def ended(self, now: float, latency: float | None, *, counted: bool = True) -> Window | None:
+    def took(self, latency: float) -> None:
+        """A call of a released window was answered after `latency` seconds: its dispatch has ended before."""
+        known = self._expected
+        self._expected = known + (latency - known) * _SMOOTHING if known else latency
+
+    def ended(self, now: float, latency: float | None) -> Window | None:
         """One dispatch ended, after `latency` seconds, or None when that says nothing about the provider. It
-        counts once, also when its members were sent apart or all left before it was sent: the calls of a
-        released window end one by one, and are not `counted`. Returns the open window if it leaves for it:
-        under `adaptive` when nothing is in flight any more, under `learned` also when it has waited long
-        enough and the provider has room again."""
-        if self._flying and counted:
+        counts once, also when its members were sent apart or all left before it was sent. Returns the open
+        window if it leaves for it: under `adaptive` when nothing is in flight any more, under `learned` also
+        when it has waited long enough and the provider has room again."""
+        if self._flying:
             self._flying -= 1
         if latency is not None:
-            known = self._expected
-            self._expected = known + (latency - known) * _SMOOTHING if known else latency
+            self.took(latency)
         if self._learned is not None:
             self._learned.ended(now, latency)
         window = self._open

@@ -147,16 +147,15 @@ class Flight:
         """
         if waited and self._coming:
             self._coming -= 1
-        # Nothing has happened yet to most that are joined.
-        if not (self.whole and self._over is None and not self._left) and not self._late(waited=waited):
-            raise ValueError("this flight cannot be joined: frames were dropped, it has failed or was left")
+        if not self.joinable:
+            failed = self._over is not None and not self._over.given_up
+            if not (waited and failed and self.whole):
+                raise ValueError(
+                    "this flight cannot be joined: frames were dropped, it has failed or was left"
+                )
         self._next += 1
         self._readers[self._next] = 0
         return self._next
-
-    def _late(self, *, waited: bool) -> bool:
-        failed = self._over is not None and not self._over.given_up
-        return self.joinable or (waited and failed and self.whole)
 
     def step(self, reader: int) -> Frame | Pull | Wait | Over:
         """What this reader does next.
@@ -239,8 +238,7 @@ class Flight:
     def desert(self) -> bool:
         """Give up a body that is deserted, whatever pull is under way: from now on nobody can join what is
         about to be closed. Returns whether it is given up."""
-        if not self._readers and self._over is None:
-            self._left = True
+        self._left = self._left or self.deserted
         return self._left and self._over is None
 
     def claim(self) -> bool:

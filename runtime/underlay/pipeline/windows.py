@@ -86,7 +86,7 @@ class Departure:
         self.trigger: BatchTrigger = window.trigger
         self.opened = window.opened
         self.at = at
-        # Without those that were interrupted on their way in.
+        # Who was interrupted on its way in is not living; that all are places is for the type checkers.
         self.members = [member for member in window.living if isinstance(member, Place)]
         self.heirs = iter(self.members)
         self.sender: Place | None = None
@@ -242,7 +242,12 @@ class Windows:
             lane, seat.lane = seat.lane, None
             if lane is None:
                 return
-            closed = lane.ended(now, now - seat.started if answered else None, counted=seat.counted)
+            latency = now - seat.started if answered else None
+            if not seat.counted:
+                if latency is not None:
+                    lane.took(latency)
+                return
+            closed = lane.ended(now, latency)
             if closed is None:
                 return
             leaving = _depart(lane, closed, now)
