@@ -27,6 +27,7 @@ SYNC: tuple[tuple[str, str], ...] = (
     (r"\bcurrent_home\b", "THREADS"),
     (r"\banext\(", "next("),
     (r"\bAsyncBaseTransport\b", "BaseTransport"),
+    (r"\bAsyncHTTPTransport\b", "HTTPTransport"),
     (r"\bAsyncByteStream\b", "SyncByteStream"),
     (r"\bAsyncGeneratorType\b", "GeneratorType"),
     (r"\bhandle_async_request\b", "handle_request"),

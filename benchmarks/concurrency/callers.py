@@ -25,7 +25,6 @@ __all__ = ["MODES", "Callers", "Job", "Seen", "Turn", "fresh", "sdk"]
 
 MODES = ("asyncio", "threads")
 
-_KEPT = 100  # idle connections, as the SDK keeps them
 _QUESTION = "What is the capital of France, on which river does it lie, and how many people live there?"
 _asked = itertools.count()
 
@@ -35,17 +34,10 @@ def fresh() -> str:
     return f"{_QUESTION} ({next(_asked)})"
 
 
-def sdk(
-    mode: str, base_url: str, *, runtime: Runtime | None = None, inner: Any = None, callers: int = 1
-) -> Any:
-    """An SDK client; with `runtime` it goes through underlay. `inner` takes the network's place under either,
-    where it is given.
-
-    More `callers` than idle connections are kept for open theirs anew: a client that is busy for seconds
-    would write into connections that the provider has closed meanwhile.
-    """
-    kept = _KEPT if callers <= _KEPT else 0
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=0.5)
+def sdk(mode: str, base_url: str, *, runtime: Runtime | None = None, inner: Any = None) -> Any:
+    """An SDK client, with the SDK's own limits of connections; with `runtime` it goes through underlay.
+    `inner` takes the network's place under either, where it is given."""
+    limits = openai.DEFAULT_CONNECTION_LIMITS
     transport, tasks = inner, mode == "asyncio"
     if runtime is not None and inner is not None:
         transport = (runtime.async_httpx2_transport if tasks else runtime.httpx2_transport)(inner)

@@ -124,7 +124,7 @@ def loads(cases: Iterable[Case], *, seed: int, step: Callable[[], None]) -> list
 def _run(case: Case, given: Provider, draw: random.Random, step: Callable[[], None]) -> list[Ratio]:
     runtime = Runtime(SETTINGS)
     callers = Callers(case.mode)
-    make = partial(sdk, case.mode, given.url, callers=case.callers)
+    make = partial(sdk, case.mode, given.url)
     clients = {"bare": make(), "underlay": make(runtime=runtime)}
     if case.kind == "embedding":
         clients["instant"] = make(inner=_instant(given, case.mode))

@@ -23,12 +23,13 @@ if TYPE_CHECKING:
         CircuitChanged,
         CircuitRefused,
         Coalesced,
+        Paced,
         Usage,
     )
 
 __all__ = [
     "Attributes", "attempt", "batched", "changed", "coalesced", "dispatch_ended", "dispatched", "ended",
-    "error_of", "looked", "refused", "usage",
+    "error_of", "looked", "paced", "refused", "usage",
 ]  # fmt: skip
 
 Attributes = dict[str, object]
@@ -75,6 +76,11 @@ def batched(event: Batched) -> Attributes:
         a.BATCH_WAIT.key: event.wait,
         a.BATCH_SIZE.key: event.size,
     }
+
+
+def paced(event: Paced) -> Attributes:
+    """Attributes of a call that waited for its turn (all ours)."""
+    return {a.PACING_OBSERVED.key: "held"} if event.observed else {a.PACING_WAIT.key: event.wait}
 
 
 def refused(event: CircuitRefused) -> Attributes:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         CallEvent,
         CircuitRefused,
         Coalesced,
+        Paced,
     )
     from underlay_instrumentation.series import Series
     from underlay_instrumentation.sink import Points
@@ -219,6 +220,9 @@ class CallHandle(ABC):
             labels = self._series.batch(event.mode, event.trigger)
             self._points.batch_wait.record(event.wait, labels, self._context)
 
+    def _paced(self, event: Paced) -> None:
+        self._put(describe.paced(event))
+
     def _refused(self, event: CircuitRefused) -> None:
         self._put(describe.refused(event))
 
@@ -265,6 +269,7 @@ _STEPS: dict[type, Callable[[CallHandle, Any], None]] = {
     events.Coalesced: CallHandle._coalesced,
     events.CircuitRefused: CallHandle._refused,
     events.Batched: CallHandle._batched,
+    events.Paced: CallHandle._paced,
     events.AttemptEnded: CallHandle._attempt_ended,
     events.CallEnded: CallHandle._call_ended,
 }

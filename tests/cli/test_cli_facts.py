@@ -83,6 +83,19 @@ def _span(made: Made) -> Span:
             ["cache: miss", "observing: would be coalesced"], ["observing: would be merged"],
             ["tokens unknown"], ["attempt: success"],
         ]),
+        ({"PACING_WAIT": 0.25, "CIRCUIT_STATE": "open"}, [
+            ["cache: miss"], ["paced: sent 250 ms later, with its event loop's other calls"],
+            ["circuit: open"], ["tokens unknown"], ["attempt: success"],
+        ]),
+        ({"PACING_WAIT": 0.0}, [
+            ["cache: miss"], ["paced: sent 0 ms later, with its event loop's other calls"],
+            ["tokens unknown"], ["attempt: success"],
+        ]),
+        ({"PACING_OBSERVED": "held", "COALESCE_OBSERVED": "coalesced", "BATCH_OBSERVED": "merged"}, [
+            ["cache: miss", "observing: would be coalesced"], ["observing: would be merged"],
+            ["observing: would be held for its event loop's turn"],
+            ["tokens unknown"], ["attempt: success"],
+        ]),
         ({"BATCH_SIZE": 3, "BATCH_TRIGGER": "tomorrow"}, [
             ["cache: miss"], ["window: nobody else came", "closed by tomorrow"],
             ["tokens unknown"], ["attempt: success"],

@@ -153,7 +153,11 @@ def test_observe_leaves_off_what_the_environment_switches_off() -> None:
             "UNDERLAY_LLM_CACHE__MODE": "enforce",
         }
     )
-    assert changed == {"UNDERLAY_LLM_CACHE__MODE": "observe", "UNDERLAY_CIRCUIT_BREAKER__MODE": "observe"}
+    assert changed == {
+        "UNDERLAY_LLM_CACHE__MODE": "observe",
+        "UNDERLAY_PACING__MODE": "observe",
+        "UNDERLAY_CIRCUIT_BREAKER__MODE": "observe",
+    }
 
 
 def test_our_folder_is_first_and_only_once() -> None:

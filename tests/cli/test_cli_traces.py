@@ -114,6 +114,7 @@ def test_a_call_as_json_has_units(invoke: INVOKE, path: Path) -> None:
         "batch_trigger": None,
         "batch_wait_seconds": None,
         "dispatch": None,
+        "pacing_wait_seconds": None,
     }
 
 
@@ -217,6 +218,16 @@ def test_a_call_as_json_says_with_whom_it_went(invoke: INVOKE, tmp_path: Path) -
     assert (follower["shared_with"], follower["coalesce_wait_seconds"]) == (identifier("leader", 16), 0.5)
     window = ("batch_mode", "batch_size", "batch_trigger", "batch_wait_seconds", "dispatch")
     assert [merged[name] for name in window] == ["merged", 3, "idle", 0.02, identifier("dispatch", 16)]
+
+
+def test_a_call_as_json_says_how_long_it_waited_for_its_turn(invoke: INVOKE, tmp_path: Path) -> None:
+    """Scripts read the wait in seconds, also one of no time; null where the call did not wait, as where watching would
+    have held it."""
+    file = tmp_path / "telemetry-1.jsonl"
+    waits: list[dict[str, Any]] = [{"PACING_WAIT": 0.25}, {"PACING_WAIT": 0.0}, {"PACING_OBSERVED": "held"}]
+    file.write_bytes(line(*(call(f"call {at}", at=at, **more) for at, more in enumerate(waits))))
+    calls = json.loads(invoke("traces", "--from", file, "--json").stdout)["calls"]
+    assert [one["pacing_wait_seconds"] for one in calls] == [0.25, 0.0, None]
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,23 @@ def test_milliseconds_as_text(text: str, ms: float) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "faults"),
+    [
+        ({"turn_ms": 0}, ["pacing.turn_ms"]),
+        ({"turn_ms": 3_600_001}, ["pacing.turn_ms"]),
+        ({"at_once": 0}, ["pacing.at_once"]),
+        ({"turn_ms": -1, "at_once": 2.5}, ["pacing.turn_ms", "pacing.at_once"]),
+    ],
+)
+def test_turns_that_nobody_could_wait_for(given: dict[str, Any], faults: list[str]) -> None:
+    """A turn takes some time and lets at least one call go, else those that wait would never go: each fault is
+    named."""
+    with pytest.raises(SettingsError) as caught:
+        load({"pacing": given}, environ={})
+    assert [problem.field for problem in caught.value.problems] == faults
+
+
+@pytest.mark.parametrize(
     ("text", "size"),
     [("1024", 1024), ("64MiB", 64 * 2**20), ("1.5 KiB", 1536), ("1GB", 10**9), ("2kb", 2000), ("7B", 7)],
 )

@@ -67,7 +67,15 @@ def facts(span: Span, arrow: str = "->") -> list[list[str]]:
     """What happened in a span, in rows of short phrases: cache, window, circuit, usage, reply, error. Empty
     rows are left out.
     """
-    rows = (_cache(span), _window(span), _circuit(span, arrow), _usage(span), _reply(span), _failure(span))
+    rows = (
+        _cache(span),
+        _window(span),
+        _pacing(span),
+        _circuit(span, arrow),
+        _usage(span),
+        _reply(span),
+        _failure(span),
+    )
     return [row for row in rows if row]
 
 
@@ -96,6 +104,14 @@ def _cache(span: Span) -> list[str]:
     if key:
         row.append(f"key {key}")
     return row
+
+
+def _pacing(span: Span) -> list[str]:
+    wait = span.number(a.PACING_WAIT)
+    if wait is not None:
+        return [f"paced: sent {duration(wait)} later, with its event loop's other calls"]
+    observed = span.text(a.PACING_OBSERVED)
+    return [f"observing: would be {observed} for its event loop's turn"] if observed else []
 
 
 def company(span: Span) -> str:

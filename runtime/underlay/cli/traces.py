@@ -158,6 +158,7 @@ def call_document(span: Span) -> dict[str, object]:
         "batch_trigger": span.text(a.BATCH_TRIGGER) or None,
         "batch_wait_seconds": span.number(a.BATCH_WAIT),
         "dispatch": _linked(span, "dispatch") or None,
+        "pacing_wait_seconds": span.number(a.PACING_WAIT),
     }
 
 

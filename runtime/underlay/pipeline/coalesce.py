@@ -115,7 +115,7 @@ def _outcome(flow: Flow, lead: Lead) -> Step | None:
     if lead.fate is _SENDING:
         waiter = flow.engine.state.flights.wait(lead, flow.ports)
         if waiter is not None:
-            return _overdue(flow, lead) or Wait(waiter, _limit(flow))
+            return _overdue(flow, lead) or Wait(waiter, _limit(flow, lead))
     fate = lead.fate
     if fate is _FLYING:
         return Join(lead)
@@ -129,7 +129,7 @@ def _outcome(flow: Flow, lead: Lead) -> Step | None:
 
 def _overdue(flow: Flow, lead: Lead) -> Step | None:
     """The wait is over and the lead has no head yet: the caller's own read timeout, where it has one."""
-    if flow.ports.now() < _limit(flow):
+    if flow.ports.now() < _limit(flow, lead):
         return None
     _stop_following(flow, lead)
     if flow.ports.timeouts.read is None:
@@ -144,10 +144,10 @@ def _stop_following(flow: Flow, lead: Lead) -> None:
     flow.engine.state.flights.leave(lead, flow.ports)
 
 
-def _limit(flow: Flow) -> float:
+def _limit(flow: Flow, lead: Lead) -> float:
     read = flow.ports.timeouts.read
     assert flow.since is not None  # noqa: S101 who follows has a beginning
-    return flow.since + (flow.engine.settings.coalesce.wait_timeout if read is None else read)
+    return max(flow.since, lead.seen) + (flow.engine.settings.coalesce.wait_timeout if read is None else read)
 
 
 def _impatient(lead: Lead, mine: Timeouts) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from underlay.core.circuit_breaker import Policy
 from underlay.pipeline.circuits import Circuits
 from underlay.pipeline.flights import Flights
+from underlay.pipeline.pacing import Pacing
 from underlay.pipeline.prices import Prices
 from underlay.pipeline.recognise import Memo, Singles
 from underlay.pipeline.watch import Watch
@@ -58,8 +59,8 @@ class Droppable(Protocol):
 
 
 class State:
-    """The state of one process: locks, circuits, store, memo, flights, windows, and the readers that were
-    garbage-collected.
+    """The state of one process: locks, circuits, store, memo, flights, windows, turns, and the readers that
+    were garbage-collected.
 
     A finaliser may run anywhere, also while this thread holds one of our locks. So it only appends to
     `dropped`, and the next caller closes those books.
@@ -93,6 +94,7 @@ class State:
         self.singles = Singles()
         self.flights = Flights(shared=not self.store.local)
         self.windows = Windows()
+        self.pacing = Pacing(settings)
         self.dropped: deque[tuple[Droppable, float]] = deque()
 
 

@@ -55,7 +55,7 @@ class Lead:
     """A call that fetches an answer, as others see it. `token` is that of its lease, 0 without one. `leases`
     false: another call of this home has the lease, and nobody waits for a flight that only they may drive.
     `contended`: others may be fetching the same, in another home or in another process. `seen`: when it gave
-    its last sign of life, its beginning or a frame."""
+    its last sign of life, its beginning or a frame; in the future while it waits for its turn."""
 
     __slots__ = (
         "__weakref__",
@@ -173,6 +173,17 @@ class Flights:
             body = lead.body
         if body is not None:
             body.expect(-1)
+
+    def held(self, lead: Lead, until: float) -> None:
+        """The lead waits for its turn, at most until then: it is alive, and its head is not late."""
+        lead.seen = until
+
+    def sent(self, lead: Lead, now: float) -> None:
+        """Its turn has come: from now on its head can be late, so who waits for that looks anew."""
+        with self._lock:
+            lead.seen = now
+            waiting = list(lead.waiting.items()) if lead.waiting else ()
+        _wake(waiting)
 
     def wait_elsewhere(self, key: bytes, ports: Ports) -> object:
         """A waiter for the next landing of this key in this process, in whichever home."""

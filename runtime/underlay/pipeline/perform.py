@@ -113,8 +113,10 @@ async def _acted(flow: Flow, answer: Step) -> Reply | None:
 
 
 async def _attempt(flow: Flow) -> Reply:
-    """Take a permit, send, and hand over a body whose books are kept as it is read."""
+    """Wait for the turn, take a permit, send, and hand over a body whose books are kept as it is read."""
     engine, ports, call, asked = flow.engine, flow.ports, flow.call, flow.asked
+    if engine.state.pacing.holds(ports):
+        await _turn(flow)
     refusal = admit(flow)
     if refusal is not None:
         answer = refuse(flow, refusal)
@@ -141,6 +143,16 @@ async def _attempt(flow: Flow) -> Reply:
         body.lead = flow.lead
         engine.state.flights.answered(flow.lead, body)
     return Reply(upstream.status, upstream.headers, reader, upstream)
+
+
+async def _turn(flow: Flow) -> None:
+    """Wait for the turn to be sent. Meanwhile nobody who follows this call has a reason to lose patience."""
+    pacing, flights, ports, lead = flow.engine.state.pacing, flow.engine.state.flights, flow.ports, flow.lead
+    if lead is not None:
+        flights.held(lead, ports.now() + pacing.patience)
+    await pacing.turn(ports, flow.call.watched)
+    if lead is not None:
+        flights.sent(lead, ports.now())
 
 
 def _landed(engine: Engine, seat: Seat, now: float, ending: Ending) -> None:

@@ -176,6 +176,11 @@ class Ports(Protocol):
         """Wake who waits on it, from any thread. Harmless when nobody does any more."""
         ...
 
+    @property
+    def soon(self) -> Callable[[Callable[[], object]], object] | None:
+        """Has the caller's event loop run a function when it comes round; None for threads."""
+        ...
+
     def spawn(self, work: Coroutine[object, object, None]) -> Callable[[], object]:
         """Run work that no caller's cancellation reaches: a task of the loop, or (synchronous callers) at
         once, here. Returns what cancels it; called in that loop, and harmless when it has ended."""

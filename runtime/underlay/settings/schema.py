@@ -179,6 +179,27 @@ class CoalesceSettings(Pillar):
 
 
 @dataclass(frozen=True, slots=True)
+class PacingSettings(Pillar):
+    """Many calls that one event loop starts at once are sent by turns (`pacing`)."""
+
+    path: ClassVar[str] = "pacing"
+
+    turn_ms: float = field(
+        default=250.0,
+        metadata=duration(
+            "How long an event loop may go on sending without coming round before further calls wait until "
+            "it has.",
+            unit="ms",
+            high=3_600_000,
+        ),
+    )
+    at_once: int = field(
+        default=8,
+        metadata=count("Calls that wait and are sent each time the loop comes round.", "calls", high=10_000),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class CircuitBreakerSettings(Pillar):
     """Calls to what is down are refused at once (`circuit_breaker`)."""
 
@@ -292,6 +313,7 @@ class Settings:
     llm_cache: CacheSettings = field(default_factory=CacheSettings)
     llm_batch: BatchSettings = field(default_factory=BatchSettings)
     coalesce: CoalesceSettings = field(default_factory=CoalesceSettings)
+    pacing: PacingSettings = field(default_factory=PacingSettings)
     circuit_breaker: CircuitBreakerSettings = field(default_factory=CircuitBreakerSettings)
     statistics: StatisticsSettings = field(default_factory=StatisticsSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
@@ -352,6 +374,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
         CacheSettings,
         BatchSettings,
         CoalesceSettings,
+        PacingSettings,
         CircuitBreakerSettings,
         StatisticsSettings,
         TelemetrySettings,

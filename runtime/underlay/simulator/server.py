@@ -216,6 +216,8 @@ def _server(app: App, ready: Callable[[], None]) -> Any:
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=1,
+        # Longer than a client keeps a connection: one that both give up in the same second loses a call.
+        timeout_keep_alive=75,
         callback_notify=notify,
     )
     return uvicorn.Server(config)

@@ -219,6 +219,14 @@ BATCH_PART = Attribute(
 BATCH_APART = Attribute(
     "underlay.batch.apart", "boolean", "True where the merged calls were sent one by one after all"
 )
+PACING_WAIT = Attribute(
+    "underlay.pacing.wait",
+    "double",
+    "Seconds that the call waited for its turn among many that its event loop started at once",
+)
+PACING_OBSERVED = Attribute(
+    "underlay.pacing.observed", "string", "What observed pacing would have done", ("held",)
+)
 CIRCUIT_STATE = Attribute(
     "underlay.circuit_breaker.state", "string", "State of the circuit", _values(CircuitState)
 )

@@ -38,6 +38,7 @@ __all__ = [
     "CircuitRefused",
     "Coalesced",
     "Faulted",
+    "Paced",
     "ProcessEvent",
     "Unpriced",
     "Usage",
@@ -118,6 +119,15 @@ class Batched:
     wait: float
     size: int
     origin: bytes = b""
+    observed: bool = False
+
+
+@record(frozen=True, slots=True)
+class Paced:
+    """The call waited `wait` seconds for its turn among many that its event loop started at once. `observed`:
+    pacing only watches, and the call went on at once."""
+
+    wait: float
     observed: bool = False
 
 
@@ -222,7 +232,9 @@ class BatchEnded:
     apart: bool = False
 
 
-CallEvent = CacheLooked | Coalesced | Batched | CircuitRefused | AttemptStarted | AttemptEnded | CallEnded
+CallEvent = (
+    CacheLooked | Coalesced | Batched | Paced | CircuitRefused | AttemptStarted | AttemptEnded | CallEnded
+)
 
 
 @record(frozen=True, slots=True)

@@ -64,12 +64,14 @@ def leave_send(sent: Sent) -> None:
 
 class Source:
     """An upstream body and how far it was read. It is the body's, not one call's: each of its readers pulls
-    through ports of its own, and with the threads as home of any client family."""
+    through ports of its own, and with the threads as home of any client family. `plain`: no code of the app's
+    runs as it is read."""
 
-    __slots__ = ("iterator", "stream")
+    __slots__ = ("iterator", "plain", "stream")
 
-    def __init__(self, stream: object) -> None:
+    def __init__(self, stream: object, *, plain: bool = False) -> None:
         self.stream = stream
+        self.plain = plain
         self.iterator: Any = None
 
 
@@ -173,6 +175,10 @@ class BasePorts:
 
     def wake(self, waiter: object) -> None:
         self._home.wake(waiter)
+
+    @property
+    def soon(self) -> Callable[[Callable[[], object]], object] | None:
+        return self._home.soon
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> Callable[[], object]:
         return self._home.spawn(work)

@@ -31,6 +31,11 @@ class Home(Protocol):
     def identity(self) -> Hashable: ...
     @property
     def key(self) -> Hashable: ...
+    @property
+    def soon(self) -> Callable[[Callable[[], object]], object] | None:
+        """Has the loop run a function when it comes round; None where there is no loop."""
+        ...
+
     def waiter(self) -> Any: ...
     async def wait(self, waiter: Any, seconds: float | None) -> None: ...
     def wake(self, waiter: Any) -> None: ...
@@ -56,6 +61,7 @@ class Threads:
     """All synchronous callers of the process: any thread may pull a body, and one event wakes one waiter."""
 
     identity = key = "threads"
+    soon = None
 
     def waiter(self) -> Event:
         return Event()
@@ -96,6 +102,10 @@ class AsyncioHome:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.identity = loop
         self.key = _key_of(loop)
+
+    @property
+    def soon(self) -> Callable[[Callable[[], object]], object]:
+        return self.identity.call_soon
 
     def waiter(self) -> asyncio.Future[None]:
         return self.identity.create_future()
@@ -160,6 +170,10 @@ class TrioHome:
         self._trio = trio
         self.identity = trio.lowlevel.current_trio_token()
         self.key = _key_of(self.identity)
+
+    @property
+    def soon(self) -> Callable[[Callable[[], object]], object]:
+        return self.identity.run_sync_soon  # type: ignore[no-any-return]
 
     def waiter(self) -> Any:
         return self._trio.Event()

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["UnderlayTransport"]
 
+# Where the family's own transport and its bodies are defined: a class says where it is exported.
+_OWN = httpx.HTTPTransport.handle_request.__module__
 # The caller's own fault or its own crowd: says nothing about the provider.
 _NOTHING = (httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.ProxyError)
 
@@ -88,12 +90,15 @@ class Ports(BasePorts):
             leave_send(token)
         self.response = response
         stream, headers = _body(response)  # the response is about to be given ours
-        return Upstream(response.status_code, headers, Source(stream))
+        kind = type(stream)
+        plain = (kind.__module__ == _OWN or kind is httpx.ByteStream) and "trace" not in outgoing.extensions
+        return Upstream(response.status_code, headers, Source(stream, plain=plain))
 
     async def pull(self, upstream: Upstream) -> bytes | None:
         source = upstream.raw
         assert isinstance(source, Source)  # noqa: S101 ports of this family made it
-        token = enter_send()  # a body that is asked for as it is read must not join the answer that it brings
+        # A body that is asked for as it is read must not join the answer that it brings.
+        token = None if source.plain else enter_send()
         try:
             iterator = source.iterator
             if iterator is None:
@@ -102,7 +107,8 @@ class Ports(BasePorts):
                 iterator = source.iterator = stream.__iter__()
             frame: bytes | None = next(iterator, None)
         finally:
-            leave_send(token)
+            if token is not None:
+                leave_send(token)
         return frame
 
     async def close(self, upstream: Upstream) -> None:

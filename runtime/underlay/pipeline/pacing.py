@@ -1,0 +1,110 @@
+"""Turns of calls on their event loops: `core.pacing` decides, the loop says when it comes round."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import ReferenceType
+
+from underlay.core.pacing import Turns
+from underlay.settings import Mode
+from underlay.telemetry.events import Paced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from underlay.pipeline.ports import Ports
+    from underlay.pipeline.watch import Watched
+    from underlay.settings import Settings
+
+__all__ = ["Pacing"]
+
+
+class _Held:
+    """A call that waits for its turn."""
+
+    __slots__ = ("ports", "waiter")
+
+    def __init__(self, ports: Ports) -> None:
+        self.ports = ports
+        self.waiter = ports.waiter()
+
+
+class Pacing:
+    """The turns of a process, by event loop. Threads have none: the scheduler gives them theirs.
+
+    Each loop's are touched in that loop's thread alone, so there is no lock.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        pacing = settings.pacing
+        self._observes = pacing.mode is Mode.OBSERVE
+        self._off = pacing.mode is Mode.OFF
+        self._turn = pacing.turn_ms / 1000
+        self._at_once = pacing.at_once
+        self.patience = settings.coalesce.wait_timeout
+        """Seconds without a word from a loop after which all go that wait for it."""
+        self._turns: dict[Hashable, Turns[_Held]] = {}
+
+    def holds(self, ports: Ports) -> bool:
+        """Whether the call of these ports must wait for its turn to be sent."""
+        soon = ports.soon
+        if soon is None or self._off:
+            return False
+        turns = self._turns.get(ports.home)
+        if turns is None:
+            turns = self._open(ports.home)
+        now = ports.now()
+        if turns.holds(now):
+            return True
+        if turns.watch(now):
+            soon(lambda: _came_round(turns, soon))
+        return False
+
+    async def turn(self, ports: Ports, watched: Watched) -> None:
+        """Wait for it, and tell. Bounded: where a loop forgets to tell that it came round (a signal handler
+        raised in the middle of that), everybody goes."""
+        if self._observes:
+            watched.event(Paced(0.0, observed=True))
+            return
+        turns, held, began = self._turns[ports.home], _Held(ports), ports.now()
+        turns.enter(held)
+        try:
+            while turns.waits(held):
+                rounds, until = turns.rounds, ports.now() + self.patience
+                await ports.wait(held.waiter, until)
+                if not turns.waits(held):
+                    break
+                held.waiter = ports.waiter()
+                if turns.rounds == rounds and ports.now() >= until:
+                    _wake(turns.released())
+        finally:
+            turns.leave(held)
+        watched.event(Paced(ports.now() - began))
+
+    def _open(self, home: Hashable) -> Turns[_Held]:
+        for key in list(self._turns):  # a copy: loops of other threads come meanwhile
+            if _is_over(key):
+                self._turns.pop(key, None)
+        turns = self._turns[home] = Turns(self._turn, self._at_once)
+        return turns
+
+
+def _is_over(home: Hashable) -> bool:
+    """Whether its loop is gone, or closed: calls that waited as it was would keep it."""
+    loop = home() if isinstance(home, ReferenceType) else home
+    return loop is None or (hasattr(loop, "is_closed") and bool(loop.is_closed()))
+
+
+def _came_round(turns: Turns[_Held], soon: Callable[[Callable[[], object]], object]) -> None:
+    gone = turns.came_round()
+    try:
+        _wake(gone)
+    finally:
+        # After those that were woken: they are sent before the loop tells again, and looks for replies.
+        if gone:
+            soon(lambda: _came_round(turns, soon))
+
+
+def _wake(gone: list[_Held]) -> None:
+    for held in gone:
+        held.ports.wake(held.waiter)
