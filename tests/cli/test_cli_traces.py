@@ -237,6 +237,7 @@ def test_a_call_as_json_says_how_long_it_waited_for_its_turn(invoke: INVOKE, tmp
         ({"CACHE_OBSERVED": "miss", "COALESCE_OBSERVED": "coalesced"}, "would be coalesced"),
         ({"CACHE_OBSERVED": "miss", "BATCH_OBSERVED": "merged"}, "would be merged"),
         ({"CACHE_OBSERVED": "hit", "BATCH_OBSERVED": "merged"}, "would be a hit"),
+        ({"CACHE_OBSERVED": "miss", "PACING_OBSERVED": "held"}, "would be held"),
     ],
 )
 def test_an_observed_call_says_what_would_have_become_of_it(more: dict[str, str], why: str) -> None:

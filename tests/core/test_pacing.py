@@ -19,7 +19,7 @@ class Pacing(RuleBasedStateMachine):
     def start(self, turn: int, at_once: int) -> None:
         """A loop that has just begun."""
         self.turn, self.at_once = turn * 2, at_once
-        self.turns: Turns[int] = Turns(float(self.turn), at_once)
+        self.turns: Turns[int] = Turns(float(self.turn), at_once, 1e9)
         self.now = 1000
         self.watched_at: int | None = None
         self.told = self.heard = False
@@ -119,7 +119,7 @@ TestPacing.settings = settings(max_examples=300, stateful_step_count=40, deadlin
 
 def watched(turn: float = 0.25, at_once: int = 2) -> Turns[str]:
     """The turns of a loop that a first call has had watched, at 0."""
-    turns: Turns[str] = Turns(turn, at_once)
+    turns: Turns[str] = Turns(turn, at_once, 60.0)
     assert turns.watch(0.0)
     return turns
 
@@ -136,7 +136,7 @@ def crowd(*waiters: str, at_once: int = 2) -> Turns[str]:
 def test_the_first_call_of_a_loop_goes_and_has_it_watched() -> None:
     """Whatever the clock says, also at its beginning and before, the first call goes at once."""
     for now in (-5.0, 0.0, 1e9):
-        turns: Turns[str] = Turns(0.25, 2)
+        turns: Turns[str] = Turns(0.25, 2, 60.0)
         assert not turns.holds(now)
         assert turns.watch(now)
         assert turns.waiting == 0
@@ -245,3 +245,13 @@ def test_everybody_is_released_once() -> None:
     assert turns.waiting == 0
     assert not turns.holds(9.0)
     assert turns.watch(9.0)
+
+
+def test_a_loop_that_never_tells_is_watched_anew() -> None:
+    """Whoever was to tell that the loop came round was lost: after the bound nobody is held for it, and the next call has
+    it watched again."""
+    turns = watched()
+    assert turns.holds(60.0)
+    assert not turns.holds(60.1)
+    assert turns.watch(60.1)
+    assert turns.holds(60.4)

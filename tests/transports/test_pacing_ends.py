@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import trio
 from pacing_lab import COST, FIRST, LOOPS, Call, PacingLab
+from transport_lab import EMBEDDINGS, JSON_TYPE, dumped
 
 from underlay import Runtime
+from underlay.pipeline.windows import Windows
 from underlay.telemetry.events import AttemptStarted, CircuitRefused, Coalesced, Paced
 from underlay.transports.homes import AsyncioHome, TrioHome
 
@@ -247,3 +249,34 @@ def test_it_works_by_the_real_clock(lab: PacingLab) -> None:
     assert len(waits) == 49
     assert min(waits) > 0
     assert max(lab.sent_by_round()) == 2
+
+
+def test_a_window_learns_no_wait_for_a_turn(lab: PacingLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a lane learns of its provider's latency begins when the call is sent."""
+    client = lab.paced(llm_batch={"linger": "learned"})
+    learned: list[float] = []
+    landed = Windows.landed
+
+    def listen(self: Windows, seat: Any, now: float, *, answered: bool) -> None:
+        learned.append(now - seat.started)
+        landed(self, seat, now, answered=answered)
+
+    async def handle(_: Any) -> Any:
+        lab.clock.advance(COST)
+        await lab.pause()
+        return lab.module.Response(200, headers=JSON_TYPE, content=dumped(EMBEDDINGS))
+
+    monkeypatch.setattr(Windows, "landed", listen)
+    client = lab.client(lab.transport(handle))
+
+    async def scenario() -> None:
+        asks = [{"model": f"model-{number}", "input": "text"} for number in range(9)]
+        url = "https://api.openai.com/v1/embeddings"
+        await lab.together([lambda ask=ask: lab.post(client, url, ask) for ask in asks])  # type: ignore[misc]
+
+    lab.run(scenario)
+    waits = [wait for told in lab.waits() for wait, _ in told]
+    assert max(waits) > 3 * COST
+    assert len(learned) == 9
+    # Its own send, and those that the loop starts before it looks for replies.
+    assert max(learned) <= (FIRST + 2) * COST

@@ -203,7 +203,8 @@ def _why(span: Span) -> str:
 def _observed(span: Span) -> str:
     """What would have become of a call that observing pillars left alone: the first that would have acted."""
     cache = span.text(a.CACHE_OBSERVED)
-    later = "" if cache == CacheResult.HIT else span.text(a.COALESCE_OBSERVED) or span.text(a.BATCH_OBSERVED)
+    pillars = (a.COALESCE_OBSERVED, a.BATCH_OBSERVED, a.PACING_OBSERVED)
+    later = "" if cache == CacheResult.HIT else next(filter(None, map(span.text, pillars)), "")
     if later:
         return f"would be {later}"
     return f"would be a {cache}" if cache else ""

@@ -21,15 +21,17 @@ W = TypeVar("W")
 
 class Turns(Generic[W]):
     """The calls of one event loop. `turn` is how many seconds it may go on sending without coming round,
-    `at_once` how many of those that wait go each time it does. `waiters` are opaque and hashable.
+    `at_once` how many of those that wait go each time it does. A loop that has not come round for `patience`
+    seconds while nobody waited was asked to tell, and did not. Waiters are opaque and hashable.
 
     Who asks `watch` and is told True has the loop call `came_round` as soon as it comes round.
     """
 
-    __slots__ = ("_at", "_at_once", "_turn", "_waiting", "_watched", "rounds")
+    __slots__ = ("_at", "_at_once", "_patience", "_turn", "_waiting", "_watched", "rounds")
 
-    def __init__(self, turn: float, at_once: int) -> None:
+    def __init__(self, turn: float, at_once: int, patience: float) -> None:
         self._turn = turn
+        self._patience = patience
         self._at_once = at_once
         self._at = float("-inf")  # when the loop was last watched for coming round
         self._watched = False
@@ -44,7 +46,12 @@ class Turns(Generic[W]):
 
     def holds(self, now: float) -> bool:
         """Whether a call must wait. Those that came before it go first."""
-        return bool(self._waiting) or (self._watched and now - self._at > self._turn)
+        if self._waiting:
+            return True
+        late = now - self._at if self._watched else 0.0
+        if late > self._patience:
+            self._watched = False
+        return self._watched and late > self._turn
 
     def watch(self, now: float) -> bool:
         """A call goes, at `now`. True: nobody is watching for the loop to come round, and it is time to."""

@@ -85,7 +85,7 @@ class Pacing:
         for key in list(self._turns):  # a copy: loops of other threads come meanwhile
             if _is_over(key):
                 self._turns.pop(key, None)
-        turns = self._turns[home] = Turns(self._turn, self._at_once)
+        turns = self._turns[home] = Turns(self._turn, self._at_once, self.patience)
         return turns
 
 

@@ -23,6 +23,7 @@ from underlay.pipeline.reader import Body, Reader
 from underlay.pipeline.recognise import recognise
 from underlay.pipeline.replies import admit, refuse
 from underlay.pipeline.stages import STAGES
+from underlay.pipeline.windows import Lone
 from underlay.settings import Mode
 from underlay.telemetry.attributes import Ending, Stage, Verdict
 from underlay.telemetry.events import CallStarted
@@ -151,8 +152,11 @@ async def _turn(flow: Flow) -> None:
     if lead is not None:
         flights.held(lead, ports.now() + pacing.patience)
     await pacing.turn(ports, flow.call.watched)
+    now = ports.now()
     if lead is not None:
-        flights.sent(lead, ports.now())
+        flights.sent(lead, now)
+    if isinstance(flow.seat, Lone):
+        flow.seat.started = now  # a window that learns must not take the wait for the provider's
 
 
 def _landed(engine: Engine, seat: Seat, now: float, ending: Ending) -> None:

@@ -229,7 +229,10 @@ class UnderlayTransport(httpx2.BaseTransport):
         try:
             while drive(reader.read()) is not None:
                 continue
-        except Exception as error:  # noqa: BLE001 never break the app
+        except BaseException as error:
+            drop(self.engine, reader)  # nobody closes it: the next caller takes it out of its flight
+            if not isinstance(error, Exception):
+                raise
             self.engine.faults.report(Stage.STREAM, error)
         return response
 
