@@ -25,6 +25,8 @@ class Pacing(RuleBasedStateMachine):
         self.told = self.heard = False
         self.calls = 0
         self.line: list[int] = []
+        self.since: dict[int, int] = {}
+        self.entered, self.stood, self.go = 0, False, at_once
         self.sent: list[int] = []
         self.left: set[int] = set()
 
@@ -37,8 +39,10 @@ class Pacing(RuleBasedStateMachine):
         held = self.turns.holds(float(self.now))
         assert held is bool(self.line or late)
         if held:
-            self.turns.enter(number)
+            self.turns.enter(number, float(self.now))
             self.line.append(number)
+            self.since[number] = self.now
+            self.entered += 1
             return
         due = self.watched_at is None or self.now - self.watched_at >= self.turn / 2
         watch = self.turns.watch(float(self.now))
@@ -56,11 +60,18 @@ class Pacing(RuleBasedStateMachine):
     @precondition(lambda self: self.heard)
     @rule()
     def come_round(self) -> None:
-        """The loop tells that it came round: the first in line go, `at_once` at most, and it is to tell again while
-        there were any."""
-        gone = self.turns.came_round()
-        assert gone == self.line[: self.at_once]
-        self.line = self.line[self.at_once :]
+        """The loop tells that it came round: the first in line go, as many as go at once and all who have waited for ten
+        seconds, and it is to tell again while there were any. Where there was a line already and more came than went,
+        twice as many go until there is none."""
+        gone = self.turns.came_round(float(self.now))
+        if self.stood and self.entered > self.go:
+            self.go *= 2
+        overdue = [number for number in self.line if self.now - self.since[number] > 10]
+        most = max(self.go, len(overdue))
+        assert gone == self.line[:most]
+        self.line = self.line[most:]
+        self.stood, self.entered = bool(self.line), 0
+        self.go = self.go if self.line else self.at_once
         self.sent += gone
         self.told = self.heard = bool(gone)
 
@@ -77,7 +88,8 @@ class Pacing(RuleBasedStateMachine):
         assert self.turns.released() == self.line
         self.sent += self.line
         self.line = []
-        self.told = False
+        self.told = self.stood = False
+        self.entered, self.go = 0, self.at_once
 
     @precondition(lambda self: self.calls)
     @rule(data=st.data())
@@ -129,7 +141,7 @@ def crowd(*waiters: str, at_once: int = 2) -> Turns[str]:
     turns = watched(at_once=at_once)
     for waiter in waiters:
         assert turns.holds(1.0)
-        turns.enter(waiter)
+        turns.enter(waiter, 1.0)
     return turns
 
 
@@ -158,7 +170,7 @@ def test_a_loop_is_watched_once() -> None:
 def test_a_loop_that_came_round_lately_is_not_watched() -> None:
     """One call after the other costs no look until half a turn has gone since the last one."""
     turns = watched()
-    assert turns.came_round() == []
+    assert turns.came_round(1.0) == []
     assert [turns.watch(now) for now in (0.0, 0.0625, 0.124)] == [False] * 3
     assert turns.watch(0.125)
 
@@ -166,14 +178,14 @@ def test_a_loop_that_came_round_lately_is_not_watched() -> None:
 def test_who_is_not_watched_is_not_held() -> None:
     """A loop that came round holds nobody, however long ago it was watched."""
     turns = watched()
-    turns.came_round()
+    turns.came_round(1.0)
     assert not turns.holds(9.0)
 
 
 def test_a_turn_is_at_most_one_and_a_half() -> None:
     """A burst that begins just after the loop was seen is held after its turn and half of one more at the latest."""
     turns = watched()
-    turns.came_round()
+    turns.came_round(1.0)
     now = 0.0
     while not turns.holds(now):
         turns.watch(now)
@@ -184,28 +196,28 @@ def test_a_turn_is_at_most_one_and_a_half() -> None:
 def test_first_come_first_served() -> None:
     """Those that wait leave in their order, so many each time the loop comes round."""
     turns = crowd("a", "b", "c", "d", "e")
-    assert [turns.came_round() for _ in range(4)] == [["a", "b"], ["c", "d"], ["e"], []]
+    assert [turns.came_round(1.0) for _ in range(4)] == [["a", "b"], ["c", "d"], ["e"], []]
     assert not turns.holds(1.0)
 
 
 def test_who_comes_while_others_wait_is_the_last() -> None:
     """Also right after the loop came round nobody goes before those that waited."""
     turns = crowd("a", "b", "c")
-    assert turns.came_round() == ["a", "b"]
+    assert turns.came_round(1.0) == ["a", "b"]
     assert turns.holds(1.0)
-    turns.enter("d")
-    assert turns.came_round() == ["c", "d"]
+    turns.enter("d", 1.0)
+    assert turns.came_round(1.0) == ["c", "d"]
 
 
 def test_who_comes_after_the_last_has_left_waits_for_the_next_round() -> None:
     """The last ones are being sent: a newcomer of the same turn goes when the loop has come round once more."""
     turns = crowd("a")
-    assert turns.came_round() == ["a"]
+    assert turns.came_round(1.0) == ["a"]
     assert turns.waiting == 0
     assert turns.holds(1.0)
-    turns.enter("b")
-    assert turns.came_round() == ["b"]
-    assert turns.came_round() == []
+    turns.enter("b", 1.0)
+    assert turns.came_round(1.0) == ["b"]
+    assert turns.came_round(1.0) == []
     assert not turns.holds(1.0)
 
 
@@ -215,16 +227,16 @@ def test_who_leaves_makes_room(leaving: str) -> None:
     turns = crowd("a", "b", "c")
     turns.leave(leaving)
     assert turns.waiting == 2
-    assert turns.came_round() == [waiter for waiter in ("a", "b", "c") if waiter != leaving]
+    assert turns.came_round(1.0) == [waiter for waiter in ("a", "b", "c") if waiter != leaving]
 
 
 def test_leaving_twice_or_after_the_turn_came_is_harmless() -> None:
     """A call that was woken leaves as well, and one that is unknown."""
     turns = crowd("a", "b", "c")
-    assert turns.came_round() == ["a", "b"]
+    assert turns.came_round(1.0) == ["a", "b"]
     for waiter in ("a", "a", "z"):
         turns.leave(waiter)
-    assert turns.came_round() == ["c"]
+    assert turns.came_round(1.0) == ["c"]
 
 
 def test_all_leave_and_the_loop_is_free() -> None:
@@ -232,7 +244,7 @@ def test_all_leave_and_the_loop_is_free() -> None:
     turns = crowd("a", "b")
     turns.leave("a")
     turns.leave("b")
-    assert turns.came_round() == []
+    assert turns.came_round(1.0) == []
     assert not turns.holds(9.0)
     assert turns.watch(9.0)
 
@@ -255,3 +267,26 @@ def test_a_loop_that_never_tells_is_watched_anew() -> None:
     assert not turns.holds(60.1)
     assert turns.watch(60.1)
     assert turns.holds(60.4)
+
+
+def test_where_more_come_than_go_twice_as_many_go() -> None:
+    """A line that does not get shorter is let go faster and faster, until there is none: a loop that other work keeps
+    busy has no calls pile up. The burst that the line began with does not count."""
+    turns = crowd(*"abcdefghij")
+    assert turns.came_round(1.0) == ["a", "b"]
+    for waiter in "klm":
+        turns.enter(waiter, 1.0)
+    assert turns.came_round(1.0) == ["c", "d", "e", "f"]
+    assert turns.came_round(1.0) == ["g", "h", "i", "j"]
+    assert turns.came_round(1.0) == ["k", "l", "m"]
+    for waiter in "nop":
+        turns.enter(waiter, 1.0)
+    assert turns.came_round(1.0) == ["n", "o"]
+
+
+def test_nobody_is_held_for_longer_than_ten_seconds() -> None:
+    """Whoever has waited that long goes the next time the loop comes round, however many they are."""
+    turns = crowd(*"abcd")
+    turns.enter("e", 1.5)
+    assert turns.came_round(11.25) == ["a", "b", "c", "d"]
+    assert turns.came_round(11.25) == ["e"]

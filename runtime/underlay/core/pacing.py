@@ -11,12 +11,13 @@ INFOCOM 2000) with the loop's own turns as its clock.
 
 from __future__ import annotations
 
-from itertools import islice
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 __all__ = ["Turns"]
 
 W = TypeVar("W")
+
+_LONGEST: Final = 10.0  # seconds that a call is held at most
 
 
 class Turns(Generic[W]):
@@ -24,18 +25,33 @@ class Turns(Generic[W]):
     `at_once` how many of those that wait go each time it does. A loop that has not come round for `patience`
     seconds while nobody waited was asked to tell, and did not. Waiters are opaque and hashable.
 
-    Who asks `watch` and is told True has the loop call `came_round` as soon as it comes round.
+    Who asks `watch` and is told True has the loop call `came_round` as soon as it comes round. A loop that is
+    kept busy by other work comes round seldom: where more come than go, twice as many go from then on, and
+    nobody is held for longer than ten seconds.
     """
 
-    __slots__ = ("_at", "_at_once", "_patience", "_turn", "_waiting", "_watched", "rounds")
+    __slots__ = (
+        "_at",
+        "_at_once",
+        "_entered",
+        "_go",
+        "_patience",
+        "_stood",
+        "_turn",
+        "_waiting",
+        "_watched",
+        "rounds",
+    )
 
     def __init__(self, turn: float, at_once: int, patience: float) -> None:
         self._turn = turn
+        self._at_once = self._go = at_once
         self._patience = patience
-        self._at_once = at_once
         self._at = float("-inf")  # when the loop was last watched for coming round
         self._watched = False
-        self._waiting: dict[W, None] = {}
+        self._waiting: dict[W, float] = {}
+        self._entered = 0  # since the loop last came round
+        self._stood = False  # whether there was a line when it did
         self.rounds = 0
         """How often the loop came round while it was watched."""
 
@@ -62,9 +78,10 @@ class Turns(Generic[W]):
         self._at = now
         return True
 
-    def enter(self, waiter: W) -> None:
+    def enter(self, waiter: W, now: float) -> None:
         """Wait, last in line."""
-        self._waiting[waiter] = None
+        self._waiting[waiter] = now
+        self._entered += 1
 
     def waits(self, waiter: W) -> bool:
         """Whether its turn is still to come."""
@@ -74,13 +91,23 @@ class Turns(Generic[W]):
         """Wait no longer: its turn has come, or it gave up."""
         self._waiting.pop(waiter, None)
 
-    def came_round(self) -> list[W]:
+    def came_round(self, now: float) -> list[W]:
         """The loop came round: those whose turn it is, first come first served. While there are any, it is to
         be watched for the next time."""
         self.rounds += 1
-        gone = list(islice(self._waiting, self._at_once))
+        if self._stood and self._entered > self._go:
+            self._go *= 2
+        self._entered = 0
+        gone: list[W] = []
+        for waiter, since in self._waiting.items():
+            if len(gone) >= self._go and now - since <= _LONGEST:
+                break
+            gone.append(waiter)
         for waiter in gone:
             del self._waiting[waiter]
+        self._stood = bool(self._waiting)
+        if not self._stood:
+            self._go = self._at_once
         self._watched = bool(gone)
         return gone
 
@@ -88,5 +115,7 @@ class Turns(Generic[W]):
         """Everybody who waits, because nobody heard of the loop for too long."""
         gone = list(self._waiting)
         self._waiting.clear()
-        self._watched = False
+        self._watched = self._stood = False
+        self._entered = 0
+        self._go = self._at_once
         return gone

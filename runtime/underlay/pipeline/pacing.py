@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType
 
 from underlay.core.pacing import Turns
@@ -12,9 +12,11 @@ from underlay.telemetry.events import Paced
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from underlay.pipeline.ports import Ports
+    from underlay.pipeline.ports import Now, Ports
     from underlay.pipeline.watch import Watched
     from underlay.settings import Settings
+
+    Soon = Callable[[Callable[[], object]], object]
 
 __all__ = ["Pacing"]
 
@@ -57,7 +59,7 @@ class Pacing:
         if turns.holds(now):
             return True
         if turns.watch(now):
-            soon(lambda: _came_round(turns, soon))
+            _watch(turns, soon, ports.now)
         return False
 
     async def turn(self, ports: Ports, watched: Watched) -> None:
@@ -67,7 +69,7 @@ class Pacing:
             watched.event(Paced(0.0, observed=True))
             return
         turns, held, began = self._turns[ports.home], _Held(ports), ports.now()
-        turns.enter(held)
+        turns.enter(held, began)
         try:
             while turns.waits(held):
                 rounds, until = turns.rounds, ports.now() + self.patience
@@ -91,18 +93,21 @@ class Pacing:
 
 def _is_over(home: Hashable) -> bool:
     """Whether its loop is gone, or closed: calls that waited as it was would keep it."""
-    loop = home() if isinstance(home, ReferenceType) else home
+    loop: Any = home() if isinstance(home, ReferenceType) else home
     return loop is None or (hasattr(loop, "is_closed") and bool(loop.is_closed()))
 
 
-def _came_round(turns: Turns[_Held], soon: Callable[[Callable[[], object]], object]) -> None:
-    gone = turns.came_round()
-    try:
-        _wake(gone)
-    finally:
-        # After those that were woken: they are sent before the loop tells again, and looks for replies.
-        if gone:
-            soon(lambda: _came_round(turns, soon))
+def _watch(turns: Turns[_Held], soon: Soon, clock: Now) -> None:
+    def came_round() -> None:
+        gone = turns.came_round(clock())
+        try:
+            _wake(gone)
+        finally:
+            # After those that were woken: they are sent before the loop tells again, and looks for replies.
+            if gone:
+                soon(came_round)
+
+    soon(came_round)
 
 
 def _wake(gone: list[_Held]) -> None:
