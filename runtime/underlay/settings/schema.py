@@ -195,7 +195,11 @@ class PacingSettings(Pillar):
     )
     at_once: int = field(
         default=8,
-        metadata=count("Calls that wait and are sent each time the loop comes round.", "calls", high=10_000),
+        metadata=count(
+            "Calls that wait and are sent each time the loop comes round; more where the line grows.",
+            "calls",
+            high=10_000,
+        ),
     )
 
 
