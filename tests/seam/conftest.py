@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,8 +10,6 @@ import httpx2
 import pytest
 
 import underlay
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "transports"))
 
 CLIENTS = [(module, name) for module in (httpx, httpx2) for name in ("Client", "AsyncClient")]
 

@@ -5,19 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import trio
-
-from underlay import Runtime
-from underlay.telemetry.events import AttemptEnded, CallEnded
-from underlay.testing import FakeClock, Recorder, Script, Scripted
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "providers"))
 from replies import (
     CHAT,
     CHAT_CHUNKS,
@@ -30,6 +22,10 @@ from replies import (
     dumped,
     events,
 )
+
+from underlay import Runtime
+from underlay.telemetry.events import AttemptEnded, CallEnded
+from underlay.testing import FakeClock, Recorder, Script, Scripted
 
 WAYS = [f"{mode}-{family}" for mode in ("sync", "asyncio", "trio") for family in ("httpx", "httpx2")]
 CHAT_URL = "https://api.openai.com/v1/chat/completions"

@@ -5,19 +5,15 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from merge_lab import completed, embedded, inputs_in
 from transport_lab import CHAT, JSON_TYPE, json_reply
 
 from underlay.testing import Received, Scripted
 from underlay.transports.homes import THREADS, current_home
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "providers"))
-from merge_lab import completed, embedded, inputs_in
 
 if TYPE_CHECKING:
     from window_lab import WindowLab

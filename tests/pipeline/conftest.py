@@ -1,8 +1,0 @@
-"""The bench of the transports' tests, for the pipeline's own."""
-
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "transports"))
