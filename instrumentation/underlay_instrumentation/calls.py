@@ -42,7 +42,7 @@ class OwnCall(CallHandle):
         context: Context,
         started: CallStarted,
     ) -> None:
-        super().__init__(points, tracer, series, context, stream=started.stream)
+        super().__init__(points, tracer, series, context, started)
         if tracer is None:
             self._span: Span = INVALID_SPAN
             return
@@ -98,10 +98,9 @@ class NativeCall(CallHandle):
         series: Series,
         context: Context,
         span: Span,
-        *,
-        stream: bool,
+        started: CallStarted,
     ) -> None:
-        super().__init__(points, tracer, series, context, stream=stream)
+        super().__init__(points, tracer, series, context, started)
         self._span = span
 
     def _put(self, ours: describe.Attributes, theirs: describe.Attributes | None = None) -> None:
@@ -123,10 +122,9 @@ class EnrichedCall(CallHandle):
         series: Series,
         context: Context,
         outer: OuterCall,
-        *,
-        stream: bool,
+        started: CallStarted,
     ) -> None:
-        super().__init__(points, tracer, series, context, stream=stream)
+        super().__init__(points, tracer, series, context, started)
         self._outer = outer
 
     def _put(self, ours: describe.Attributes, theirs: describe.Attributes | None = None) -> None:

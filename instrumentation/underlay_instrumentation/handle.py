@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         CacheLooked,
         CallEnded,
         CallEvent,
+        CallStarted,
         CircuitRefused,
         Coalesced,
         Paced,
@@ -132,14 +133,14 @@ class CallHandle(ABC):
     """Whether the `gen_ai.client.*` points of this call are ours to record."""
 
     def __init__(
-        self, points: Points, tracer: Tracer | None, series: Series, context: Context, *, stream: bool
+        self, points: Points, tracer: Tracer | None, series: Series, context: Context, started: CallStarted
     ) -> None:
         self._points = points
         self._tracer = tracer
         self._series = series
         self._context = context
-        self._stream = stream
-        self._started_ns = time_ns()
+        self._stream = started.stream
+        self._started_ns = time_ns() - int(started.waited * 1e9)
         self._response_model = ""
         self._saved: float | None = None
         self._ended = False

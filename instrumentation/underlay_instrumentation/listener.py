@@ -91,10 +91,10 @@ class OpenTelemetryListener:
         series = self._table.of(started)
         outer = foreign.outer_call(context, started.operation)
         if outer is not None:
-            return EnrichedCall(sink.points, sink.tracer, series, context, outer, stream=started.stream)
+            return EnrichedCall(sink.points, sink.tracer, series, context, outer, started)
         current = get_current_span(context)
         if current is not INVALID_SPAN and current.is_recording() and foreign.is_call(current):
-            return NativeCall(sink.points, sink.tracer, series, context, current, stream=started.stream)
+            return NativeCall(sink.points, sink.tracer, series, context, current, started)
         return OwnCall(sink.points, sink.tracer, series, context, started)
 
     def dispatch(self, started: BatchStarted) -> DispatchHandle | None:

@@ -84,11 +84,11 @@ def _span(made: Made) -> Span:
             ["tokens unknown"], ["attempt: success"],
         ]),
         ({"PACING_WAIT": 0.25, "CIRCUIT_STATE": "open"}, [
-            ["cache: miss"], ["paced: sent 250 ms later, with its event loop's other calls"],
+            ["cache: miss"], ["paced: waited 250 ms for its turn among many calls"],
             ["circuit: open"], ["tokens unknown"], ["attempt: success"],
         ]),
         ({"PACING_WAIT": 0.0}, [
-            ["cache: miss"], ["paced: sent 0 ms later, with its event loop's other calls"],
+            ["cache: miss"], ["paced: waited 0 ms for its turn among many calls"],
             ["tokens unknown"], ["attempt: success"],
         ]),
         ({"PACING_OBSERVED": "held", "COALESCE_OBSERVED": "coalesced", "BATCH_OBSERVED": "merged"}, [

@@ -109,7 +109,7 @@ def _cache(span: Span) -> list[str]:
 def _pacing(span: Span) -> list[str]:
     wait = span.number(a.PACING_WAIT)
     if wait is not None:
-        return [f"paced: sent {duration(wait)} later, with its event loop's other calls"]
+        return [f"paced: waited {duration(wait)} for its turn among many calls"]
     observed = span.text(a.PACING_OBSERVED)
     return [f"observing: would be {observed} for its event loop's turn"] if observed else []
 

@@ -1,11 +1,14 @@
-"""Turns of calls on their event loops: `core.pacing` decides, the loop says when it comes round."""
+"""Turns of calls: on an event loop, where `core.pacing` decides and the loop says when it comes round, and of
+threads, which hand on a baton."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType
 
 from underlay.core.pacing import Turns
+from underlay.pipeline.baton import Baton
 from underlay.settings import Mode
 from underlay.telemetry.events import Paced
 
@@ -32,9 +35,9 @@ class _Held:
 
 
 class Pacing:
-    """The turns of a process, by event loop. Threads have none: the scheduler gives them theirs.
-
-    Each loop's are touched in that loop's thread alone, so there is no lock.
+    """The turns of a process, by event loop; each loop's are touched in that loop's thread alone, so there is
+    no lock. And the batons of its threads, for those who send and for those who close a reply's books; None
+    where they take no turns.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -46,6 +49,9 @@ class Pacing:
         self.patience = settings.coalesce.wait_timeout
         """Seconds without a word from a loop after which all go that wait for it."""
         self._turns: dict[Hashable, Turns[_Held]] = {}
+        alternate = pacing.mode is Mode.ENFORCE and _one_at_a_time()
+        self.sending = Baton(self._turn) if alternate else None
+        self.closing = Baton(self._turn) if alternate else None
 
     def holds(self, ports: Ports) -> bool:
         """Whether the call of these ports must wait for its turn to be sent."""
@@ -89,6 +95,12 @@ class Pacing:
                 self._turns.pop(key, None)
         turns = self._turns[home] = Turns(self._turn, self._at_once, self.patience)
         return turns
+
+
+def _one_at_a_time() -> bool:
+    """Whether this interpreter runs one thread at a time (PEP 703)."""
+    enabled = getattr(sys, "_is_gil_enabled", None)
+    return enabled is None or bool(enabled())
 
 
 def _is_over(home: Hashable) -> bool:

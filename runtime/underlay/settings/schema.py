@@ -180,7 +180,7 @@ class CoalesceSettings(Pillar):
 
 @dataclass(frozen=True, slots=True)
 class PacingSettings(Pillar):
-    """Many calls that one event loop starts at once are sent by turns (`pacing`)."""
+    """Many calls that one event loop, or threads, start at once are sent by turns (`pacing`)."""
 
     path: ClassVar[str] = "pacing"
 
@@ -188,7 +188,7 @@ class PacingSettings(Pillar):
         default=250.0,
         metadata=duration(
             "How long an event loop may go on sending without coming round before further calls wait until "
-            "it has.",
+            "it has; and how long a thread waits for one that does not get on.",
             unit="ms",
             high=3_600_000,
         ),

@@ -222,7 +222,7 @@ BATCH_APART = Attribute(
 PACING_WAIT = Attribute(
     "underlay.pacing.wait",
     "double",
-    "Seconds that the call waited for its turn among many that its event loop started at once",
+    "Seconds that the call waited for its turn among many that started at once",
 )
 PACING_OBSERVED = Attribute(
     "underlay.pacing.observed", "string", "What observed pacing would have done", ("held",)

@@ -8,15 +8,18 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from underlay.core.flight import ReaderError
+from underlay.pipeline.baton import hand_on
 from underlay.pipeline.ports import NO_TIMEOUTS, Mishap
 from underlay.stores.store import Held
 from underlay.telemetry.attributes import Ending, Stage, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Hashable, Sequence
+    from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
     from contextvars import Token
+    from threading import Lock
 
     from underlay.core.cache import Entry
+    from underlay.pipeline.baton import Baton
     from underlay.pipeline.engine import Engine
     from underlay.pipeline.ports import Now, Timeouts
     from underlay.pipeline.reader import Reader
@@ -32,6 +35,7 @@ __all__ = [
     "enter_send",
     "kin",
     "leave_send",
+    "leaving",
     "sending",
 ]
 
@@ -78,7 +82,7 @@ class Source:
 class BasePorts:
     """Time, store and waiting of one call. The families add `send`, `pull`, `close` and their exceptions."""
 
-    __slots__ = ("_engine", "_home", "home", "now", "sent", "timeouts")
+    __slots__ = ("_engine", "_home", "alternates", "home", "now", "sent", "timeouts", "turn")
 
     def __init__(self, engine: Engine, home: Home, timeouts: Timeouts = NO_TIMEOUTS) -> None:
         self._engine = engine
@@ -87,6 +91,27 @@ class BasePorts:
         self.now: Now = engine.clock.now
         self.sent = False
         self.timeouts = timeouts
+        self.alternates = home.alternates
+        self.turn: Lock | None = None
+
+    def take_turn(self, baton: Baton) -> float:
+        if self.turn is not None:
+            return 0.0
+        try:
+            self.turn = baton.take()
+            if self.turn is not None:
+                return 0.0
+            began = self.now()
+            self.turn = baton.wait()
+            return self.now() - began
+        except Exception as error:  # noqa: BLE001 never break the app
+            self._engine.faults.report(Stage.QUEUE, error)
+            return 0.0
+
+    def give_turn(self) -> None:
+        turn, self.turn = self.turn, None
+        if turn is not None:
+            hand_on(turn)
 
     @property
     def deadline(self) -> float:
@@ -149,6 +174,7 @@ class BasePorts:
     async def _shared(self, work: Callable[[], R], *, otherwise: R) -> R:
         """Ask a store that others share: what it raises is a fault of ours, and the call goes on without
         it."""
+        self.give_turn()
         try:
             return await self._home.blocking(work)
         except Exception as error:  # noqa: BLE001 never break the app
@@ -159,6 +185,7 @@ class BasePorts:
         return self._home.waiter()
 
     async def wait(self, waiter: object, until: float | None = None) -> None:
+        self.give_turn()
         if until is None:
             await self._home.wait(waiter, None)
             return
@@ -202,6 +229,24 @@ class BasePorts:
         # TimeoutError is an OSError; anything else that a foreign transport raises says nothing about the
         # provider.
         return Mishap(Ending.FAILED, Verdict.FAILURE if isinstance(error, OSError) else Verdict.NOTHING, name)
+
+
+def leaving(family: Any) -> Any:
+    """A client family's request body that calls `left` when it was taken to its end, and so written."""
+    base: Any = family.SyncByteStream
+
+    class Leaving(base):  # type: ignore[misc]
+        __slots__ = ("_left", "_stream")
+
+        def __init__(self, stream: Any, left: Callable[[], None]) -> None:
+            self._stream = stream
+            self._left = left
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield from self._stream
+            self._left()
+
+    return Leaving
 
 
 def content_type(raw: Sequence[tuple[bytes, bytes]]) -> str | None:

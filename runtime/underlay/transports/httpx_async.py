@@ -24,6 +24,7 @@ from underlay.transports.common import (
     enter_send,
     kin,
     leave_send,
+    leaving,
     sending,
 )
 from underlay.transports.homes import current_home
@@ -42,6 +43,7 @@ __all__ = ["UnderlayTransport"]
 
 # Where the family's own transport and its bodies are defined: a class says where it is exported.
 _OWN = httpx.AsyncHTTPTransport.handle_async_request.__module__
+_Leaving: Any = leaving(httpx)  # a thread's: its turn ends with it
 # The caller's own fault or its own crowd: says nothing about the provider.
 _NOTHING = (httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.ProxyError)
 
@@ -84,16 +86,30 @@ class Ports(BasePorts):
     async def send(self, request: Exchange | None) -> Upstream:
         outgoing = self._request if request is None else _rebuilt(self._request, request)
         self.sent = True
+        ours = self._leaving(outgoing) if self.turn is not None else None
         token = enter_send()
         try:
             response = await self._inner.handle_async_request(outgoing)
         finally:
             leave_send(token)
+            if ours is not None and outgoing.stream is ours[0]:
+                outgoing.stream = ours[1]
         self.response = response
         stream, headers = _body(response)  # the response is about to be given ours
         kind = type(stream)
         plain = (kind.__module__ == _OWN or kind is httpx.ByteStream) and "trace" not in outgoing.extensions
         return Upstream(response.status_code, headers, Source(stream, plain=plain))
+
+    def _leaving(self, request: httpx.Request) -> tuple[Any, Any] | None:
+        """Have the turn end with the request's body: the one that tells, and the caller's. Only of the
+        family's own transport is it known that it reads the body as it writes it, and runs nobody's code."""
+        handle = getattr(type(self._inner), "handle_async_request", None)
+        if getattr(handle, "__module__", None) != _OWN or "trace" in request.extensions:
+            self.give_turn()
+            return None
+        given: Any = request.stream
+        request.stream = leaving = _Leaving(given, self.give_turn)
+        return leaving, given
 
     async def pull(self, upstream: Upstream) -> bytes | None:
         source = upstream.raw
@@ -116,6 +132,8 @@ class Ports(BasePorts):
         source = upstream.raw
         assert isinstance(source, Source)  # noqa: S101 ports of this family made it
         stream: Any = source.stream
+        if not source.plain:
+            self.give_turn()  # who knows what the app's own does
         if hasattr(stream, "aclose"):
             await stream.aclose()
         if isinstance(source.iterator, AsyncGeneratorType):
