@@ -3,7 +3,6 @@ none is left behind."""
 
 from __future__ import annotations
 
-import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -28,17 +27,29 @@ class Lane(Lab):
     """One family, synchronous, and what its threads have."""
 
     @property
-    def batons(self) -> tuple[Baton, Baton]:
+    def batons(self) -> tuple[Looked, Looked]:
         """Those who send, and those who close their books."""
         pacing = self.runtime.engine.state.pacing
-        assert pacing.sending is not None
-        assert pacing.closing is not None
+        assert isinstance(pacing.sending, Looked)
+        assert isinstance(pacing.closing, Looked)
         return pacing.sending, pacing.closing
 
     @property
     def taken(self) -> tuple[bool, bool]:
         """Whether somebody has each of them now."""
         return tuple(baton._lock.locked() for baton in self.batons)  # type: ignore[return-value]
+
+    def setup(self, replies: Any = (), **settings: Any) -> Lane:
+        """A runtime with other settings."""
+        super().setup(replies, **settings)
+        if self.runtime.engine.state.pacing.sending is not None:
+            self.look()
+        return self
+
+    def look(self, longest: float = PATIENCE) -> None:
+        """Batons that say when somebody waits."""
+        pacing = self.runtime.engine.state.pacing
+        pacing.sending, pacing.closing = Looked(longest), Looked(longest)
 
     def ask(self, client: Any, text: str = "Hi", **options: Any) -> Any:
         """One whole call."""
@@ -68,16 +79,9 @@ class Lane(Lab):
         headers = [(name.encode(), value.encode()) for name, value in JSON_TYPE.items()]
         return core.Response(200, headers=headers, content=dumped(CHAT) if content is None else content)
 
-    def still(self) -> None:
-        """The batons' clock stands still, so that nobody loses patience."""
-        for baton in self.batons:
-            baton._now = lambda: 0.0
-
     def clean(self) -> None:
-        """Both are free, nobody waits for one, no line was let go, and nothing of ours failed."""
+        """Both are free, and nothing of ours failed."""
         assert self.taken == FREE
-        assert [baton._waiting for baton in self.batons] == [{}, {}]
-        assert [baton._free_until for baton in self.batons] == [float("-inf")] * 2
         assert self.faults == {}
         assert self.runtime.engine.state.flights._leads == {}
         assert [len(call.of(CallEnded)) for call in self.recorder.calls] == [1] * len(self.recorder.calls)
@@ -86,11 +90,38 @@ class Lane(Lab):
 class Pool:
     """A connection pool without connections."""
 
-    def __init__(self, handle: Callable[[Any], Any]) -> None:
+    def __init__(self, handle: Callable[[Any], Any], *, idle: bool = True) -> None:
         self.handle_request = handle
+        self.connections = [Connection(idle=each) for each in (False, idle)]
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+class Connection:
+    """One of a pool's."""
+
+    def __init__(self, *, idle: bool) -> None:
+        self._idle = idle
+
+    def is_idle(self) -> bool:
+        """Whether nobody uses it."""
+        return self._idle
+
+
+class Looked(Baton):
+    """Says when somebody waits for it, and does this then."""
+
+    def __init__(self, longest: float = PATIENCE) -> None:
+        super().__init__(longest)
+        self.asked = threading.Event()
+        self.then: Callable[[], object] = lambda: None
+
+    def wait(self) -> Any:
+        """Say so, and wait."""
+        self.asked.set()
+        self.then()
+        return super().wait()
 
 
 class Shared(MemoryStore[Any]):
@@ -165,18 +196,6 @@ def held(baton: Baton) -> Any:
     lock = baton.take()
     assert lock is not None
     return lock
-
-
-def looked_at(baton: Baton) -> threading.Event:
-    """Make the process work; set when somebody waits for the baton."""
-    waits, used = threading.Event(), itertools.count()
-
-    def busy() -> float:
-        waits.set()
-        return float(next(used))
-
-    baton._busy = busy
-    return waits
 
 
 # Where a turn ends
@@ -277,6 +296,7 @@ def test_a_store_of_others_is_asked_without_a_turn(lab: Lane) -> None:
     seen: list[tuple[bool, bool]] = []
     store = Shared(lambda: seen.append(lab.taken))
     lab.runtime = Runtime({}, clock=lab.clock, store=store, listeners=[lab.recorder])
+    lab.look()
     client = lab.client()
     assert [lab.ask(client).json() for _ in range(2)] == [CHAT] * 2
     assert lab.upstream == 1
@@ -311,6 +331,22 @@ def test_the_familys_own_transport_has_the_turn_until_the_body_is_taken(
     assert seen == [SENDS, SENDS, FREE]
     assert bodies == [request.content]
     assert request.stream is original
+    lab.clean()
+
+
+def test_who_has_to_open_a_connection_has_no_turn(lab: Lane) -> None:
+    """Where no connection is idle, or nobody can tell, the others do not wait for one to be opened."""
+    seen: list[tuple[bool, bool]] = []
+
+    def handle(request: Any) -> Any:
+        seen.append(lab.taken)
+        return lab.answer()
+
+    for connections in ([], [Connection(idle=False)], None):
+        transport = lab.pooled(handle)
+        transport._pool.connections = connections
+        assert lab.ask(lab.client(transport), str(connections)).json() == CHAT
+    assert seen == [FREE] * 3
     lab.clean()
 
 
@@ -551,13 +587,12 @@ def test_no_turn_is_left_behind(lab: Lane, ending: Callable[[Lane], None]) -> No
 def test_who_is_interrupted_as_it_waits_to_send_has_not_sent(lab: Lane) -> None:
     """The interrupt is the caller's, its books are closed, and its place in the line is gone."""
     sending, _ = lab.batons
-    lab.still()
     lock = held(sending)
 
-    def busy() -> float:
+    def interrupted() -> None:
         raise KeyboardInterrupt
 
-    sending._busy = busy
+    sending.then = interrupted
     with pytest.raises(KeyboardInterrupt):
         lab.ask(lab.client())
     lock.release()
@@ -568,13 +603,12 @@ def test_who_is_interrupted_as_it_waits_to_send_has_not_sent(lab: Lane) -> None:
 def test_who_is_interrupted_as_it_waits_to_close_lets_go_of_its_reply(lab: Lane) -> None:
     """Its books are closed and so is its body, as for any interrupt; nobody follows it for ever."""
     _, closing = lab.batons
-    lab.still()
     lock = held(closing)
 
-    def busy() -> float:
+    def interrupted() -> None:
         raise KeyboardInterrupt
 
-    closing._busy = busy
+    closing.then = interrupted
     with pytest.raises(KeyboardInterrupt):
         lab.ask(lab.client())
     lock.release()
@@ -586,9 +620,7 @@ def test_a_call_from_inside_of_a_turn_goes_on(lab: Lane) -> None:
     """A listener that asks a model itself, as a call of the same thread begins, would wait for itself: it is answered
     like anybody who waits in vain, and so is the call."""
     client = lab.client()
-    sending, _ = lab.batons
-    lab.still()
-    sending._busy = lambda: 0.0
+    lab.look(longest=0.01)
     inner: list[Any] = []
 
     class Asking:
@@ -607,7 +639,9 @@ def test_a_call_from_inside_of_a_turn_goes_on(lab: Lane) -> None:
 
     lab.runtime.listen(Asking())
     assert [lab.ask(client).json(), *inner] == [CHAT] * 2
-    assert (lab.taken, sending._waiting, lab.upstream, lab.faults) == (FREE, {}, 2, {})
+    assert lab.batons[0].asked.is_set()
+    assert lab.upstream == 2
+    lab.clean()
 
 
 # Where there are no turns
@@ -647,7 +681,7 @@ def test_calls_of_a_loop_never_touch_a_baton(way: str) -> None:
     lane = Lane(way)
     lane.setup([json_reply()])
     locks = [held(baton) for baton in lane.batons]
-    waits = [looked_at(baton) for baton in lane.batons]
+    waits = [baton.asked for baton in lane.batons]
 
     async def scenario() -> list[Any]:
         client = lane.client()
@@ -672,7 +706,6 @@ def test_calls_of_a_loop_never_touch_a_baton(way: str) -> None:
 def test_a_call_says_what_it_waited(lab: Lane, wait: float, told: list[Paced]) -> None:
     """Its books begin when it came, and the first word of it is the wait, from a millisecond on."""
     sending, _ = lab.batons
-    lab.still()
     script = lab.script.transport(lab.family, "sync")  # type: ignore[arg-type]
 
     def handle(request: Any) -> Any:
@@ -680,7 +713,7 @@ def test_a_call_says_what_it_waited(lab: Lane, wait: float, told: list[Paced]) -
         return lab.inner(script, request)
 
     client = lab.client(lab.transport(handle))
-    lock, waits = held(sending), looked_at(sending)
+    lock, waits = held(sending), sending.asked
     call = Beside(lambda: lab.ask(client))
     try:
         assert waits.wait(PATIENCE)
@@ -714,9 +747,8 @@ def test_a_call_that_did_not_wait_says_nothing(lab: Lane) -> None:
 def test_a_wait_to_close_is_part_of_the_call(lab: Lane) -> None:
     """Who waits to close its books was answered all the same: nothing is told of it but the time."""
     _, closing = lab.batons
-    lab.still()
     client = lab.client()
-    lock, waits = held(closing), looked_at(closing)
+    lock, waits = held(closing), closing.asked
     call = Beside(lambda: lab.ask(client))
     try:
         assert waits.wait(PATIENCE)

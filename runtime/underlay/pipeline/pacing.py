@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Pacing"]
 
+_LONGEST = 5.0  # seconds that a thread waits for its turn: a thousand are through in less
+
 
 class _Held:
     """A call that waits for its turn."""
@@ -50,8 +52,8 @@ class Pacing:
         """Seconds without a word from a loop after which all go that wait for it."""
         self._turns: dict[Hashable, Turns[_Held]] = {}
         alternate = pacing.mode is Mode.ENFORCE and _one_at_a_time()
-        self.sending = Baton(self._turn) if alternate else None
-        self.closing = Baton(self._turn) if alternate else None
+        self.sending = Baton(_LONGEST) if alternate else None
+        self.closing = Baton(_LONGEST) if alternate else None
 
     def holds(self, ports: Ports) -> bool:
         """Whether the call of these ports must wait for its turn to be sent."""

@@ -188,7 +188,7 @@ class PacingSettings(Pillar):
         default=250.0,
         metadata=duration(
             "How long an event loop may go on sending without coming round before further calls wait until "
-            "it has; and how long a thread waits for one that does not get on.",
+            "it has.",
             unit="ms",
             high=3_600_000,
         ),

@@ -33,6 +33,7 @@ __all__ = [
     "copied",
     "drop",
     "enter_send",
+    "has_idle",
     "kin",
     "leave_send",
     "leaving",
@@ -229,6 +230,15 @@ class BasePorts:
         # TimeoutError is an OSError; anything else that a foreign transport raises says nothing about the
         # provider.
         return Mishap(Ending.FAILED, Verdict.FAILURE if isinstance(error, OSError) else Verdict.NOTHING, name)
+
+
+def has_idle(transport: Any) -> bool:
+    """Whether a family's own transport has a connection that nobody uses: what it sends now waits for none to
+    be opened. False where this release of it does not say."""
+    try:
+        return any(connection.is_idle() for connection in transport._pool.connections)
+    except Exception:  # noqa: BLE001 the name of its pool is its own affair
+        return False
 
 
 def leaving(family: Any) -> Any:

@@ -21,6 +21,7 @@ from underlay.transports.common import (
     content_type,
     drop,
     enter_send,
+    has_idle,
     kin,
     leave_send,
     leaving,
@@ -103,7 +104,8 @@ class Ports(BasePorts):
         """Have the turn end with the request's body: the one that tells, and the caller's. Only of the
         family's own transport is it known that it reads the body as it writes it, and runs nobody's code."""
         handle = getattr(type(self._inner), "handle_async_request", None)
-        if getattr(handle, "__module__", None) != _OWN or "trace" in request.extensions:
+        own = getattr(handle, "__module__", None) == _OWN and "trace" not in request.extensions
+        if not own or not has_idle(self._inner):
             self.give_turn()
             return None
         given: Any = request.stream
