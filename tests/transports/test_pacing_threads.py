@@ -17,6 +17,7 @@ from underlay import Runtime
 from underlay.pipeline.baton import Baton
 from underlay.stores.memory import MemoryStore
 from underlay.telemetry.events import CallEnded, Paced
+from underlay.transports.common import has_idle
 from underlay.transports.homes import Threads
 
 PATIENCE = 15.0  # seconds of real time after which a test that hangs fails
@@ -101,12 +102,17 @@ class Pool:
 class Connection:
     """One of a pool's."""
 
-    def __init__(self, *, idle: bool) -> None:
+    def __init__(self, *, idle: bool, expired: bool = False) -> None:
         self._idle = idle
+        self._expired = expired
 
     def is_idle(self) -> bool:
         """Whether nobody uses it."""
         return self._idle
+
+    def has_expired(self) -> bool:
+        """Whether it was idle for too long, or the server has closed it."""
+        return self._expired
 
 
 class Looked(Baton):
@@ -342,12 +348,29 @@ def test_who_has_to_open_a_connection_has_no_turn(lab: Lane) -> None:
         seen.append(lab.taken)
         return lab.answer()
 
-    for connections in ([], [Connection(idle=False)], None):
+    expired = Connection(idle=True, expired=True)
+    for connections in ([], [Connection(idle=False), expired], None):
         transport = lab.pooled(handle)
         transport._pool.connections = connections
         assert lab.ask(lab.client(transport), str(connections)).json() == CHAT
     assert seen == [FREE] * 3
     lab.clean()
+
+
+def test_the_familys_pools_say_what_is_idle(lab: Lane) -> None:
+    """The names that a pool and its connections are asked by are those of the installed release."""
+    core = import_module(f"httpcore{lab.family.removeprefix('httpx')}")
+    with lab.module.HTTPTransport(verify=False) as transport:
+        assert transport._pool.connections == []
+        assert not has_idle(transport)
+        stream = core.MockStream([b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"])
+        connection = core.HTTP11Connection(origin=core.Origin(b"http", b"host", 80), stream=stream)
+        transport._pool._connections.append(connection)
+        assert not has_idle(transport)
+        with connection.stream("GET", "http://host/") as response:
+            assert not has_idle(transport)
+            response.read()
+        assert has_idle(transport)
 
 
 def test_a_body_that_is_taken_again_is_the_same(lab: Lane) -> None:

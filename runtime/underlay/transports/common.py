@@ -233,10 +233,10 @@ class BasePorts:
 
 
 def has_idle(transport: Any) -> bool:
-    """Whether a family's own transport has a connection that nobody uses: what it sends now waits for none to
-    be opened. False where this release of it does not say."""
+    """Whether a family's own transport has an open connection that nobody uses: what it sends now waits for
+    none to be opened. False where this release of it does not say."""
     try:
-        return any(connection.is_idle() for connection in transport._pool.connections)
+        return any(each.is_idle() and not each.has_expired() for each in transport._pool.connections)
     except Exception:  # noqa: BLE001 the name of its pool is its own affair
         return False
 
