@@ -16,6 +16,7 @@ from transport_lab import CHAT_ASK, CHAT_FRAMES, CHAT_URL, JSON_TYPE, KEY, Lab, 
 from underlay import Runtime
 from underlay.pipeline.baton import Baton
 from underlay.stores.memory import MemoryStore
+from underlay.telemetry.attributes import CacheResult
 from underlay.telemetry.events import CallEnded, Paced
 from underlay.transports.common import has_idle
 from underlay.transports.homes import Threads
@@ -293,6 +294,35 @@ def test_a_follower_waits_without_a_turn(lab: Lane, monkeypatch: pytest.MonkeyPa
         go.set()
     assert [call.result().json() for call in (lead, follower)] == [CHAT] * 2
     assert lab.upstream == 1
+    assert set(seen) == {FREE}
+    lab.clean()
+
+
+def test_a_follower_reads_without_a_turn(lab: Lane) -> None:
+    """Whose leader has not read yet pulls the body itself, before it has a reply: that may take as long as it likes."""
+    seen: list[tuple[bool, bool]] = []
+
+    class Own(lab.module.SyncByteStream):  # type: ignore[misc,name-defined]
+        """A body that looks at what is taken as it is read."""
+
+        def __iter__(self) -> Iterator[bytes]:
+            for frame in CHAT_FRAMES:
+                seen.append(lab.taken)
+                yield frame
+
+    client = lab.client(
+        lab.transport(
+            lambda request: lab.module.Response(
+                200, headers={"content-type": "text/event-stream"}, stream=Own()
+            )
+        )
+    )
+    body = {**CHAT_ASK, "stream": True}
+    with client.stream("POST", CHAT_URL, json=body, headers=KEY) as lead:
+        follower = client.post(CHAT_URL, json=body, headers=KEY)
+        assert seen
+        assert follower.content == lead.read()
+    assert [call.of(CallEnded)[0].result for call in lab.recorder.calls].count(CacheResult.COALESCED) == 1
     assert set(seen) == {FREE}
     lab.clean()
 

@@ -115,6 +115,8 @@ class Ports(BasePorts):
     async def pull(self, upstream: Upstream) -> bytes | None:
         source = upstream.raw
         assert isinstance(source, Source)  # noqa: S101 ports of this family made it
+        if self.turn is not None:  # who follows another's call pulls its body before it is answered
+            self.give_turn()
         # A body that is asked for as it is read must not join the answer that it brings.
         token = None if source.plain else enter_send()
         try:
