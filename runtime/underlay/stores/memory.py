@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from itertools import islice
 from threading import Lock
-from typing import Final, Generic
+from typing import Generic
 
 from underlay.stores.store import KEPT_GRANTS, LOOK, Held, Lease, StoreCounts, V
 
 __all__ = ["MemoryStore"]
-
-_LOOK_AGAIN: Final = 1.0  # seconds, where a store is full of what is still good
 
 
 class MemoryStore(Generic[V]):
@@ -29,7 +27,6 @@ class MemoryStore(Generic[V]):
         self._evicted_by_entries = 0
         self._evicted_by_bytes = 0
         self._expired = 0
-        self._look_at = float("-inf")
         self._token = 0  # the last one granted
         self._leases: dict[bytes, Lease] = {}  # oldest grant first; renewing does not move one
 
@@ -150,15 +147,11 @@ class MemoryStore(Generic[V]):
 
     def _make_room(self, size: int, now: float) -> None:
         # What has outlived its time goes before anything that is still good; a scan is linear, so only the
-        # oldest are looked at, and not again at once where none has.
-        if now >= self._look_at:
-            oldest = islice(self._entries.items(), LOOK)
-            dead = [key for key, entry in oldest if now - entry.stored_at >= entry.ttl]
-            for key in dead:
-                self._remove(key)
-            self._expired += len(dead)
-            if not dead:
-                self._look_at = now + _LOOK_AGAIN
+        # oldest are looked at.
+        oldest = islice(self._entries.items(), LOOK)
+        for key in [key for key, entry in oldest if now - entry.stored_at >= entry.ttl]:
+            self._remove(key)
+            self._expired += 1
         while self._entries and len(self._entries) >= self.maxsize:
             self._size -= self._entries.popitem(last=False)[1].size
             self._evicted_by_entries += 1
