@@ -228,16 +228,14 @@ def _ratios(case: Case, turns: dict[str, list[Turn]], upstream: dict[str, int]) 
 
 
 def _streams(case: Case, turns: dict[str, list[Turn]], sent: tuple[int, int]) -> Iterable[Ratio]:
-    """The last follower's first token against the leader's, and against plain fan-out. The first is promised
-    for a hundred: of a thousand threads the leader has its token before most others have run at all."""
+    """The last follower's first token against the leader's, and against plain fan-out."""
     ours = turns["underlay"]
     last = [max(one.first for one in turn.seen) for turn in ours]
     lead = [min((one.first for one in turn.seen if one.led), default=0.0) for turn in ours]
     base = [max(one.first for one in turn.seen) for turn in turns["bare"]]
     if case.callers > 1:
         against = "the leader's first token"
-        target = 2.0 if case.callers <= 100 else None
-        yield _ratio(case, "last first token", against, (last, lead), sent, target, 1)
+        yield _ratio(case, "last first token", against, (last, lead), sent, 2.0, 1)
     yield _ratio(case, "last first token", "plain fan-out", (last, base), sent, None, 1)
 
 

@@ -72,7 +72,7 @@ class Lane(Lab):
         """The family's own transport over a pool that answers like this."""
         transport = self.module.HTTPTransport(verify=False)
         transport._pool.close()
-        transport._pool = Pool(handle)
+        transport._pool = type("Pool", (Pool,), {"__module__": core_of(self.family).__name__})(handle)
         return transport
 
     def answer(self, content: Any = None) -> Any:
@@ -89,8 +89,13 @@ class Lane(Lab):
         assert [len(call.of(CallEnded)) for call in self.recorder.calls] == [1] * len(self.recorder.calls)
 
 
+def core_of(family: str) -> Any:
+    """What a client family's pools are made of."""
+    return import_module(f"httpcore{family.removeprefix('httpx')}")
+
+
 class Pool:
-    """A connection pool without connections."""
+    """A connection pool without connections. Its class says that it is of this module of pools."""
 
     def __init__(self, handle: Callable[[Any], Any], *, idle: bool = True) -> None:
         self.handle_request = handle
@@ -103,13 +108,18 @@ class Pool:
 class Connection:
     """One of a pool's."""
 
-    def __init__(self, *, idle: bool, expired: bool = False) -> None:
+    def __init__(self, *, idle: bool, expired: bool = False, there: bool = True) -> None:
         self._idle = idle
+        self._there = there
         self._expired = expired
 
     def is_idle(self) -> bool:
         """Whether nobody uses it."""
         return self._idle
+
+    def can_handle_request(self, origin: Any) -> bool:
+        """Whether it leads there."""
+        return bool(origin.host == b"api.openai.com" and self._there)
 
     def has_expired(self) -> bool:
         """Whether it was idle for too long, or the server has closed it."""
@@ -379,28 +389,31 @@ def test_who_has_to_open_a_connection_has_no_turn(lab: Lane) -> None:
         return lab.answer()
 
     expired = Connection(idle=True, expired=True)
-    for connections in ([], [Connection(idle=False), expired], None):
+    elsewhere = Connection(idle=True, there=False)
+    for connections in ([], [Connection(idle=False), expired], [elsewhere], None):
         transport = lab.pooled(handle)
         transport._pool.connections = connections
         assert lab.ask(lab.client(transport), str(connections)).json() == CHAT
-    assert seen == [FREE] * 3
+    assert seen == [FREE] * 4
     lab.clean()
 
 
 def test_the_familys_pools_say_what_is_idle(lab: Lane) -> None:
     """The names that a pool and its connections are asked by are those of the installed release."""
-    core = import_module(f"httpcore{lab.family.removeprefix('httpx')}")
+    core = core_of(lab.family)
+    here, elsewhere = lab.module.URL("http://host/v1"), lab.module.URL("http://other/v1")
     with lab.module.HTTPTransport(verify=False) as transport:
         assert transport._pool.connections == []
-        assert not has_idle(transport)
+        assert not has_idle(transport, here)
         stream = core.MockStream([b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"])
         connection = core.HTTP11Connection(origin=core.Origin(b"http", b"host", 80), stream=stream)
         transport._pool._connections.append(connection)
-        assert not has_idle(transport)
+        assert not has_idle(transport, here)
         with connection.stream("GET", "http://host/") as response:
-            assert not has_idle(transport)
+            assert not has_idle(transport, here)
             response.read()
-        assert has_idle(transport)
+        assert has_idle(transport, here)
+        assert not has_idle(transport, elsewhere)
 
 
 def test_a_body_that_is_taken_again_is_the_same(lab: Lane) -> None:

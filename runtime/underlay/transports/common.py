@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -232,11 +233,16 @@ class BasePorts:
         return Mishap(Ending.FAILED, Verdict.FAILURE if isinstance(error, OSError) else Verdict.NOTHING, name)
 
 
-def has_idle(transport: Any) -> bool:
-    """Whether a family's own transport has an open connection that nobody uses: what it sends now waits for
-    none to be opened. False where this release of it does not say."""
+def has_idle(transport: Any, url: Any) -> bool:
+    """Whether a family's own transport has an open connection to there that nobody uses: what it sends now
+    waits for none to be opened. False where this release of it does not say."""
     try:
-        return any(each.is_idle() and not each.has_expired() for each in transport._pool.connections)
+        core = sys.modules[type(transport._pool).__module__.partition(".")[0]]
+        origin = core.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=b"/").origin
+        return any(
+            each.is_idle() and each.can_handle_request(origin) and not each.has_expired()
+            for each in transport._pool.connections
+        )
     except Exception:  # noqa: BLE001 the name of its pool is its own affair
         return False
 

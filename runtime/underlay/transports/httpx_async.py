@@ -106,7 +106,7 @@ class Ports(BasePorts):
         family's own transport is it known that it reads the body as it writes it, and runs nobody's code."""
         handle = getattr(type(self._inner), "handle_async_request", None)
         own = getattr(handle, "__module__", None) == _OWN and "trace" not in request.extensions
-        if not own or not has_idle(self._inner):
+        if not own or not has_idle(self._inner, request.url):
             self.give_turn()
             return None
         given: Any = request.stream
