@@ -27,6 +27,8 @@ __all__ = ["KINDS", "Alone", "alone"]
 KINDS = ("a flight, on a chat call", "a window, on an embedding", "nothing, on a chat call")
 """The last is the noise: the skeleton against itself."""
 
+_PAIRS = [(mode, kind) for mode in MODES for kind in KINDS]
+_VARIANTS = ("bare", "skeleton", "on")  # one right after the other: a shared machine's pace drifts
 _OFF = {"enabled": False}
 _SKELETON: dict[str, object] = {**SETTINGS, "coalesce": _OFF, "llm_batch": _OFF}
 _ON: dict[str, dict[str, object]] = {
@@ -68,9 +70,8 @@ def alone(rounds: int, *, seed: int, step: Callable[[], None], warm: int = _WARM
     draw, loop = random.Random(seed), asyncio.new_event_loop()
     operations = {
         (mode, kind, variant): _operation(mode, kind, variant, loop)
-        for mode in MODES
-        for kind in KINDS
-        for variant in ("bare", "skeleton", "on")
+        for mode, kind in _PAIRS
+        for variant in _VARIANTS
     }
     for operation in operations.values():
         operation(warm)
@@ -79,8 +80,9 @@ def alone(rounds: int, *, seed: int, step: Callable[[], None], warm: int = _WARM
     spent: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     try:
         for _ in range(rounds):
-            for key in draw.sample(list(operations), len(operations)):
-                spent[key].append(_timed(operations[key]))
+            for mode, kind in draw.sample(_PAIRS, len(_PAIRS)):
+                for variant in draw.sample(_VARIANTS, len(_VARIANTS)):
+                    spent[mode, kind, variant].append(_timed(operations[mode, kind, variant]))
             step()
     finally:
         gc.unfreeze()
@@ -93,8 +95,7 @@ def alone(rounds: int, *, seed: int, step: Callable[[], None], warm: int = _WARM
             spread(spent[mode, kind, "skeleton"]),
             spread(differences(spent[mode, kind, "on"], spent[mode, kind, "skeleton"])),
         )
-        for mode in MODES
-        for kind in KINDS
+        for mode, kind in _PAIRS
     ]
 
 

@@ -1,0 +1,235 @@
+"""However a call ends, and whatever interrupts it, its thread's turns end with it: the books are closed in one, and none
+is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from lane_lab import CLOSES, FREE, Lane, held
+from replies import CHAT, dumped
+from transport_lab import CHAT_ASK, CHAT_FRAMES, CHAT_URL, JSON_TYPE, KEY, json_reply, stream_reply
+
+# The end of a reply
+
+
+def test_books_are_closed_and_an_answer_is_kept_in_a_turn(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread at a time keeps its answer in this process's store, and others send meanwhile."""
+    seen: list[tuple[bool, bool]] = []
+    store = lane.runtime.engine.state.store
+    put = store.put
+
+    def probing(*given: Any) -> bool:
+        seen.append(lane.taken)
+        return put(*given)
+
+    monkeypatch.setattr(store, "put", probing)
+    assert lane.ask(lane.client()).json() == CHAT
+    assert seen == [CLOSES]
+    lane.clean()
+
+
+def test_a_stream_of_the_apps_own_is_closed_without_a_turn(lane: Lane) -> None:
+    """Nobody knows what it does as it is closed."""
+    seen: list[tuple[bool, bool]] = []
+
+    class Own(lane.module.SyncByteStream):  # type: ignore[misc,name-defined]
+        """A body that looks at what is taken as it is closed."""
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield dumped(CHAT)
+
+        def close(self) -> None:
+            """Look."""
+            seen.append(lane.taken)
+
+    client = lane.client(
+        lane.transport(lambda request: lane.module.Response(200, headers=JSON_TYPE, stream=Own()))
+    )
+    assert lane.ask(client).json() == CHAT
+    assert seen
+    assert set(seen) == {FREE}
+    lane.clean()
+
+
+def test_the_familys_own_body_is_closed_in_a_turn(lane: Lane) -> None:
+    """It gives its connection back to the pool, which is work and no waiting."""
+    seen: list[tuple[bool, bool]] = []
+
+    class Content:
+        """A connection's body."""
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield dumped(CHAT)
+
+        def close(self) -> None:
+            """Look at what is taken."""
+            seen.append(lane.taken)
+
+    client = lane.client(lane.pooled(lambda request: list(request.stream) and lane.answer(Content())))
+    assert lane.ask(client).json() == CHAT
+    assert seen[0] == CLOSES
+    lane.clean()
+
+
+# Every ending
+
+
+def answered(lane: Lane) -> None:
+    """An answer."""
+    assert lane.ask(lane.client()).json() == CHAT
+
+
+def erred(lane: Lane) -> None:
+    """An error status."""
+    lane.setup([json_reply({"error": {"message": "down"}}, 500)])
+    assert lane.ask(lane.client()).status_code == 500
+
+
+def failed(lane: Lane) -> None:
+    """No connection."""
+
+    def handle(request: Any) -> Any:
+        raise lane.module.ConnectError("scripted", request=request)
+
+    with pytest.raises(lane.module.ConnectError):
+        lane.ask(lane.client(lane.transport(handle)))
+
+
+def interrupted(lane: Lane) -> None:
+    """An interrupt in the app's own transport."""
+
+    def handle(request: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lane.ask(lane.client(lane.transport(handle)))
+
+
+def interrupted_in_its_turn(lane: Lane) -> None:
+    """An interrupt in the family's own transport, before the body was taken."""
+
+    def handle(request: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lane.ask(lane.client(lane.pooled(handle)))
+
+
+def known(lane: Lane) -> None:
+    """A hit."""
+    client = lane.client()
+    assert [lane.ask(client).json() for _ in range(2)] == [CHAT] * 2
+    assert lane.upstream == 1
+
+
+def refused(lane: Lane) -> None:
+    """An open circuit."""
+    lane.setup([json_reply({"error": {"message": "down"}}, 500)], circuit_breaker={"failure_threshold": 1})
+    client = lane.client()
+    assert [lane.ask(client).status_code for _ in range(2)] == [500, 503]
+    assert lane.upstream == 1
+
+
+def cut(lane: Lane) -> None:
+    """A body that is cut off."""
+    lane.setup([stream_reply([CHAT_FRAMES[0], lane.module.ReadError("scripted")])])
+    with pytest.raises(lane.module.ReadError):
+        lane.ask(lane.client())
+
+
+def interrupted_in_its_body(lane: Lane) -> None:
+    """An interrupt as the body is read."""
+    lane.setup([stream_reply([CHAT_FRAMES[0], KeyboardInterrupt()])])
+    with pytest.raises(KeyboardInterrupt):
+        lane.ask(lane.client())
+
+
+def left(lane: Lane) -> None:
+    """A body that is closed before its end."""
+    lane.setup([stream_reply()])
+    client = lane.client()
+    with client.stream("POST", CHAT_URL, json=CHAT_ASK, headers=KEY) as response:
+        assert next(response.iter_raw()) == CHAT_FRAMES[0]
+
+
+def passed(lane: Lane) -> None:
+    """A request that is none of ours after all."""
+    response = lane.client().post(CHAT_URL, content=b"no JSON", headers={**KEY, **JSON_TYPE})
+    assert response.json() == CHAT
+    assert lane.recorder.calls == []
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [answered, erred, failed, interrupted, interrupted_in_its_turn, known, refused, cut, interrupted_in_its_body, left, passed],
+    ids=lambda ending: str(ending.__name__),
+)  # fmt: skip
+def test_no_turn_is_left_behind(lane: Lane, ending: Callable[[Lane], None]) -> None:
+    """However a call ends, both batons are free afterwards, and nobody waits for one."""
+    ending(lane)
+    lane.clean()
+    assert lane.script.opened == lane.script.closed
+
+
+def test_who_is_interrupted_as_it_waits_to_send_has_not_sent(lane: Lane) -> None:
+    """The interrupt is the caller's, its books are closed, and its place in the line is gone."""
+    sending, _ = lane.batons
+    lock = held(sending)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    sending.then = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        lane.ask(lane.client())
+    lock.release()
+    assert lane.upstream == 0
+    lane.clean()
+
+
+def test_who_is_interrupted_as_it_waits_to_close_lets_go_of_its_reply(lane: Lane) -> None:
+    """Its books are closed and so is its body, as for any interrupt; nobody follows it for ever."""
+    _, closing = lane.batons
+    lock = held(closing)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    closing.then = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        lane.ask(lane.client())
+    lock.release()
+    assert lane.script.opened == lane.script.closed == 1
+    lane.clean()
+
+
+def test_a_call_from_inside_of_a_turn_goes_on(lane: Lane) -> None:
+    """A listener that asks a model itself, as a call of the same thread begins, would wait for itself: it is answered
+    like anybody who waits in vain, and so is the call."""
+    client = lane.client()
+    lane.look(longest=0.01)
+    inner: list[Any] = []
+
+    class Asking:
+        """Asks as the first call begins."""
+
+        asks = True
+
+        def start(self, _: Any) -> None:
+            """Ask."""
+            if self.asks:
+                self.asks = False
+                inner.append(lane.ask(client, "another").json())
+
+        def event(self, _: Any) -> None:
+            """Nothing."""
+
+    lane.runtime.listen(Asking())
+    assert [lane.ask(client).json(), *inner] == [CHAT] * 2
+    assert lane.batons[0].asked.is_set()
+    assert lane.upstream == 2
+    lane.clean()
