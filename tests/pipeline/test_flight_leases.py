@@ -6,44 +6,15 @@ from typing import Any
 
 import httpx
 import pytest
+from lead_lab import KEY, Caller, enter, keep
 
 from underlay import Runtime
-from underlay.pipeline.flights import Fate, Flights, Lead
-from underlay.pipeline.ports import NO_TIMEOUTS
+from underlay.pipeline.flights import Fate, Flights
 from underlay.stores.memory import MemoryStore
 from underlay.stores.store import Held, Lease
 from underlay.testing import FakeClock
 
-KEY = b"k" * 32
 ASK = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
-
-
-class Caller:
-    """As much of one call's ports as flights ask for: its home, and who was woken."""
-
-    def __init__(self, home: str) -> None:
-        self.home = home
-        self.timeouts = NO_TIMEOUTS
-        self.woken: list[object] = []
-
-    def now(self) -> float:
-        return 0.0
-
-    def waiter(self) -> object:
-        return object()
-
-    def wake(self, waiter: object) -> None:
-        self.woken.append(waiter)
-
-
-def enter(flights: Flights, caller: Caller) -> tuple[Lead, bool]:
-    """Lead or follow under the one key."""
-    return flights.enter(KEY, caller, None)  # type: ignore[arg-type]
-
-
-def keep(_: bytes, token: int) -> None:
-    """There is no lease to give back."""
-    raise AssertionError(f"a lease was given back that nobody took: {token}")
 
 
 class Counting(MemoryStore[Any]):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from weakref import ReferenceType, ref
 
 from underlay.core.cache import Found, plan_lookup
-from underlay.pipeline.flights import Fate
+from underlay.pipeline.flights import Fate, Lead
 from underlay.pipeline.flow import PROCEED, Join, Reply, Wait
 from underlay.pipeline.reader import Body, Reader
 from underlay.pipeline.replies import stored_reply
@@ -21,7 +21,6 @@ from underlay.telemetry.attributes import CacheResult, Verdict
 from underlay.telemetry.events import Coalesced
 
 if TYPE_CHECKING:
-    from underlay.pipeline.flights import Lead
     from underlay.pipeline.flow import Flow, Step
     from underlay.pipeline.ports import Mishap, Timeouts
 
@@ -49,26 +48,30 @@ async def coalesce(flow: Flow) -> Step:
     if mode is _OBSERVE:
         _observe(flow)
         return PROCEED
-    if flow.lead is None:
-        if flow.following is not None:
-            step = _outcome(flow, flow.following)
-            if step is not None:
-                return step
-            flow.following = None
-        if flow.looked != flights.landings and (reply := await _landed(flow)) is not None:
-            return reply
+    lead = flow.lead
+    if lead is None:
+        if flow.since is not None:  # it has followed before
+            if flow.following is not None:
+                step = _outcome(flow, flow.following)
+                if step is not None:
+                    return step
+                flow.following = None
+            if flow.looked != flights.landings and (reply := await _landed(flow)) is not None:
+                return reply
         lead, mine = flights.enter(asked.key, flow.ports, flow.call.watched)
-        if mine:
-            _lead(flow, lead)
-        elif (step := _follow(flow, lead)) is not None:
-            return step
+        if not mine:
+            followed = _follow(flow, lead)
+            if not isinstance(followed, Lead):
+                return followed
+            lead = followed
+        flow.lead = lead
+        if asked.dialect.family == "function":
+            _leading.set((*_ancestors(), ref(lead)))
         # An answer may have landed between the look into the store and this.
         if flow.looked != flights.landings and (reply := await _landed(flow)) is not None:
             return reply
-    own = flow.lead
-    assert own is not None  # noqa: S101 who does not follow leads
     # In the store of this process a lease is needed only where two homes meet: whoever comes second takes it.
-    return await _lease(flow, own) if own.contended else PROCEED
+    return await _lease(flow, lead) if lead.contended else PROCEED
 
 
 def _observe(flow: Flow) -> None:
@@ -80,14 +83,8 @@ def _observe(flow: Flow) -> None:
         flow.call.watched.event(Coalesced(lead.watched.origin(), 0.0, observed=True))
 
 
-def _lead(flow: Flow, lead: Lead) -> None:
-    flow.lead = lead
-    if flow.asked.dialect.family == "function":
-        _leading.set((*_ancestors(), ref(lead)))
-
-
-def _follow(flow: Flow, lead: Lead) -> Step | None:
-    """Follow that lead of this home. None: the call leads after all, for that one has just ended."""
+def _follow(flow: Flow, lead: Lead) -> Step | Lead:
+    """Follow that lead of this home, or be one after all, because it has just ended."""
     flights, ports = flow.engine.state.flights, flow.ports
     while not any(known() is lead for known in _ancestors()):
         if flow.since is None:
@@ -99,8 +96,7 @@ def _follow(flow: Flow, lead: Lead) -> Step | None:
         flow.following = None
         lead, mine = flights.enter(flow.asked.key, ports, flow.call.watched)
         if mine:
-            _lead(flow, lead)
-            return None
+            return lead
     return PROCEED
 
 

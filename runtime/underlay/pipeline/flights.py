@@ -99,7 +99,8 @@ class Lead:
 
 class Flights:
     """The leads of one process, by key. There may be several of one home: those whose timeouts were too short
-    for whoever came next. `shared`: other processes ask the same store."""
+    for whoever came next. A list of them is never left empty, and is changed under the lock alone; the first
+    of a key comes with its list. `shared`: other processes ask the same store."""
 
     def __init__(self, *, shared: bool = False) -> None:
         self._lock = Lock()
@@ -112,13 +113,16 @@ class Flights:
     def enter(self, key: bytes, ports: Ports, watched: Watched) -> tuple[Lead, bool]:
         """The lead of this key in the caller's home, and whether it is the caller itself: when there is none,
         or none that it may follow."""
-        home, now = ports.home, ports.now()
+        home = ports.home
+        mine = Lead(key, home, ports.timeouts, watched, ports.now())
+        mine.contended = self._shared
+        alone = [mine]
+        # One step, and never half done: a key that nobody else asks for needs no lock.
+        if self._leads.setdefault(key, alone) is alone:
+            return mine, True
         with self._lock:
-            mine = Lead(key, home, ports.timeouts, watched, now)
-            mine.contended = self._shared
-            leads = self._leads.get(key)
-            if leads is None:
-                self._leads[key] = [mine]
+            leads = self._leads.setdefault(key, alone)
+            if leads is alone:  # those that were there have ended meanwhile
                 return mine, True
             for lead in leads:
                 if lead.home != home:
@@ -224,8 +228,7 @@ class Flights:
         """The lead's body is over. `free` gives back a lease that the store has not ended."""
         with self._lock:
             self.landings += stored
-            leads = self._leads.get(lead.key)
-            if leads is not None and len(leads) == 1 and leads[0] is lead:
+            if self._leads.get(lead.key) == [lead]:
                 del self._leads[lead.key]
             else:
                 self._discard(lead)
@@ -245,9 +248,12 @@ class Flights:
             self._discard(lead)
 
     def _discard(self, lead: Lead) -> None:
-        leads = [other for other in self._leads.pop(lead.key, ()) if other is not lead]
-        if leads:
-            self._leads[lead.key] = leads
+        # In place: who enters without the lock must find the list that the others are in.
+        leads = self._leads.get(lead.key)
+        if leads is not None and lead in leads:
+            leads.remove(lead)
+            if not leads:
+                del self._leads[lead.key]
 
 
 def _wake(waiting: Iterable[tuple[Ports, object]]) -> None:

@@ -9,7 +9,6 @@ the upstream reply is handed over and only the book-keeping is lost. Nothing is 
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from underlay.core.flight import Flight
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from underlay.pipeline.engine import Engine
     from underlay.pipeline.flow import Step
     from underlay.pipeline.ports import Ports
-    from underlay.pipeline.windows import Seat
     from underlay.providers.recognise import Candidate
 
 __all__ = ["perform"]
@@ -147,12 +145,11 @@ async def _attempt(flow: Flow) -> Reply:
     call.stream = attempt.stream
     body = Body(engine, Flight(_cap(flow)), upstream, attempt, asked.key)
     reader = Reader(body, call, ports)
-    seat = flow.seat
-    if seat is not None:
-        body.then = partial(_landed, engine, seat)
-    if flow.lead is not None:
-        body.lead = flow.lead
-        engine.state.flights.answered(flow.lead, body)
+    body.seat = flow.seat  # type: ignore[assignment]  # who is sent by itself has no place any more
+    lead = flow.lead
+    if lead is not None:
+        body.lead = lead
+        engine.state.flights.answered(lead, body)
     return Reply(upstream.status, upstream.headers, reader, upstream)
 
 
@@ -167,10 +164,6 @@ async def _turn(flow: Flow) -> None:
         flights.sent(lead, now)
     if isinstance(flow.seat, Lone):
         flow.seat.started = now  # a window that learns must not take the wait for the provider's
-
-
-def _landed(engine: Engine, seat: Seat, now: float, ending: Ending) -> None:
-    engine.state.windows.landed(seat, now, answered=ending is _COMPLETE)
 
 
 def _cap(flow: Flow) -> int:

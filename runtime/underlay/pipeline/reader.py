@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from underlay.pipeline.engine import Engine
     from underlay.pipeline.flights import Lead
     from underlay.pipeline.ports import Mishap, Ports, Upstream
+    from underlay.pipeline.windows import Lone
     from underlay.telemetry.events import Usage
 
 __all__ = ["Body", "Reader"]
@@ -34,8 +35,8 @@ class Body:
     """A flight with what it needs of the world: its upstream, its books, and who waits for its next frame.
 
     `head` is the reply's; `open_` says that there is an upstream to pull the body from, and to close. `lead`
-    is the call that fetches it, where others may join; `then` is called when the flight is over,
-    however it ended. `spent` is what the provider charged for it, known at the end. `stop` ends the pull that
+    is the call that fetches it, where others may join, and `seat` its place in its lane, until it lands.
+    `spent` is what the provider charged for it, known at the end. `stop` ends the pull that
     was last made for all, where its home can.
     """
 
@@ -50,9 +51,9 @@ class Body:
         "head",
         "lead",
         "lock",
+        "seat",
         "spent",
         "stop",
-        "then",
         "upstream",
     )
 
@@ -73,7 +74,7 @@ class Body:
         self.error_type = ""
         self.spent: tuple[float | None, Usage | None] | None = None
         self.lead: Lead | None = None
-        self.then: Callable[[float, Ending], None] | None = None
+        self.seat: Lone | None = None
         self.stop: Callable[[], object] = _nothing
         self._attempt = attempt
         self._engine = engine
@@ -129,13 +130,14 @@ class Body:
             await self._end(ports, _COMPLETE)
             return self.flight.over if alone else None
         lead = self.lead  # read once: after the pull another thread may bring the end
-        token, renews = 0, False
+        token = 0  # of the lease that is to be renewed
         if lead is not None:
-            token, lead.seen = lead.token, ports.now()
-            renews = token > 0 and lead.seen >= lead.renew_at
+            lead.seen = now = ports.now()
+            if now >= lead.renew_at:
+                token = lead.token
         with self.lock:
             # Who is cancelled as it renews has not had the frame.
-            given = self.flight.pulled(data, 0 if renews else alone)
+            given = self.flight.pulled(data, 0 if token else alone)
             deserted = self.flight.desert()
         # Whoever waits on this pull enlisted before it was marked as done: nobody is missed without the lock.
         if self._waiting:
@@ -146,7 +148,7 @@ class Body:
             if not self.flight.whole:  # too large to be shared or stored: nobody need wait for it
                 self.lead = None
                 self._engine.state.flights.landed(lead, ports.free, stored=False)
-            elif renews:
+            elif token:
                 await self._renew(ports, lead, token)
         return data if given else None
 
@@ -250,15 +252,15 @@ class Body:
 
     def _land(self, now: float, ports: Ports | None, ending: Ending, *, stored: bool = False) -> None:
         """The flight is over: nobody follows it any more, and what waited for it goes on. Once."""
-        then, self.then = self.then, None
+        seat, self.seat = self.seat, None
         lead, self.lead = self.lead, None
         try:
             if lead is not None:
                 # From a finaliser's books there are no ports to wait with: the store is asked as it is.
                 free = (self._engine if ports is None else ports).free
                 self._engine.state.flights.landed(lead, free, stored=stored)
-            if then is not None:
-                then(now, ending)
+            if seat is not None:
+                self._engine.state.windows.landed(seat, now, answered=ending is _COMPLETE)
         except Exception as error:  # noqa: BLE001 never break the app
             self._engine.faults.report(Stage.RECORD, error)
 

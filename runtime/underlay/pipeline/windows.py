@@ -235,15 +235,14 @@ class Windows:
             departure.outcome = Apart()
         _go(departure)
 
-    def landed(self, seat: Seat, now: float, *, answered: bool) -> None:
+    def landed(self, lone: Lone, now: float, *, answered: bool) -> None:
         """A call that went alone is over. Once."""
-        assert isinstance(seat, Lone)  # noqa: S101 whoever is sent by itself has no place any more
         with self._lock:
-            lane, seat.lane = seat.lane, None
+            lane, lone.lane = lone.lane, None
             if lane is None:
                 return
-            latency = now - seat.started if answered else None
-            if not seat.counted:
+            latency = now - lone.started if answered else None
+            if not lone.counted:
                 if latency is not None:
                     lane.took(latency)
                 return

@@ -1,0 +1,36 @@
+"""The bench of the tests of leads: callers without a transport, all under one key."""
+
+from __future__ import annotations
+
+from underlay.pipeline.flights import Flights, Lead
+from underlay.pipeline.ports import NO_TIMEOUTS
+
+KEY = b"k" * 32
+
+
+class Caller:
+    """As much of one call's ports as flights ask for: its home, and who was woken."""
+
+    def __init__(self, home: str) -> None:
+        self.home = home
+        self.timeouts = NO_TIMEOUTS
+        self.woken: list[object] = []
+
+    def now(self) -> float:
+        return 0.0
+
+    def waiter(self) -> object:
+        return object()
+
+    def wake(self, waiter: object) -> None:
+        self.woken.append(waiter)
+
+
+def enter(flights: Flights, caller: Caller) -> tuple[Lead, bool]:
+    """Lead or follow under the one key."""
+    return flights.enter(KEY, caller, None)  # type: ignore[arg-type]
+
+
+def keep(_: bytes, token: int) -> None:
+    """There is no lease to give back."""
+    raise AssertionError(f"a lease was given back that nobody took: {token}")

@@ -1,0 +1,169 @@
+"""The table of leads: the first of a key enters without the lock, so whoever comes next must find it there, or lead."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lead_lab import KEY, Caller, enter, keep
+
+from underlay.pipeline.flights import Fate, Flights, Lead
+
+HOMES = "abc"
+PATIENCE = 30.0  # seconds of real time after which a test that hangs fails
+
+
+class AtTheLock:
+    """A lock that something happens at, once, before it is taken."""
+
+    def __init__(self, flights: Flights, then: Callable[[], object]) -> None:
+        self._lock = flights._lock
+        self._then = then
+        self._flights = flights
+        flights._lock = self  # type: ignore[assignment]
+
+    def __enter__(self) -> None:
+        self._flights._lock = self._lock
+        self._then()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_who_stands_at_the_lock_while_the_only_lead_ends_leads() -> None:
+    """It had seen somebody; by the time that it may look there is nobody, and it meets no rival."""
+    flights = Flights()
+    first, _ = enter(flights, Caller("a"))
+    AtTheLock(flights, lambda: flights.landed(first, keep, stored=False))
+    second, leads = enter(flights, Caller("b"))
+    assert (leads, second.contended, flights._leads) == (True, False, {KEY: [second]})
+
+
+def test_who_stands_at_the_lock_while_the_lead_changes_meets_the_new_one() -> None:
+    """The list that it saw is another by then."""
+    flights, new = Flights(), list[Lead]()
+    first, _ = enter(flights, Caller("a"))
+
+    def change() -> None:
+        flights.landed(first, keep, stored=False)
+        new.append(enter(flights, Caller("b"))[0])
+
+    AtTheLock(flights, change)
+    second, leads = enter(flights, Caller("c"))
+    assert (leads, second.contended, flights._leads) == (True, True, {KEY: [*new, second]})
+    AtTheLock(flights, lambda: flights.landed(second, keep, stored=False))
+    assert enter(flights, Caller("b")) == (new[0], False)
+    assert flights._leads == {KEY: new}
+
+
+class Table(dict[bytes, list[Lead]]):
+    """Leads by key, and how often a key was taken out."""
+
+    taken_out = 0
+
+    def pop(self, *given: object) -> object:  # type: ignore[override]
+        """Take one out."""
+        self.taken_out += 1
+        return super().pop(*given)  # type: ignore[call-overload]
+
+    def __delitem__(self, key: bytes) -> None:
+        self.taken_out += 1
+        super().__delitem__(key)
+
+
+@pytest.mark.parametrize("end", ["land", "forget"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_key_is_never_out_of_the_table_while_it_has_a_lead(first: int, end: str) -> None:
+    """Whoever enters at that moment, without the lock, would not see who leads."""
+    flights = Flights()
+    table = flights._leads = Table()
+    leads = [enter(flights, Caller(home))[0] for home in "ab"]
+    for place, gone in ((first, 0), (1 - first, 1)):
+        if end == "land":
+            flights.landed(leads[place], keep, stored=False)
+        else:
+            flights.forget(leads[place])
+        assert table.taken_out == gone
+    assert table == {}
+
+
+def test_a_lead_of_before_a_fork_takes_nobody_out_of_the_table_of_the_child() -> None:
+    """Its end is told to flights that never knew it, where another may lead the same key."""
+    old, new = Flights(), Flights()
+    parents, _ = enter(old, Caller("a"))
+    new.landed(parents, keep, stored=True)
+    childs, _ = enter(new, Caller("a"))
+    new.landed(parents, keep, stored=True)
+    new.forget(parents)
+    assert (new._leads, new.landings) == ({KEY: [childs]}, 2)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["enter", "land", "forget", "fail"]), st.integers(0, 5))))
+def test_there_is_one_lead_of_a_home_until_it_ends(steps: list[tuple[str, int]]) -> None:
+    """Whatever comes and goes: a home's next call follows its lead, or leads when there is none."""
+    flights, there, known = Flights(), list[Lead](), list[Lead]()
+    for step, number in steps:
+        if step == "enter":
+            home = HOMES[number % len(HOMES)]
+            lead, mine = enter(flights, Caller(home))
+            expected = [other for other in there if other.home == home]
+            assert (lead if not mine else None) == (expected[0] if expected else None)
+            if mine:
+                assert lead.contended == bool(there)
+                there.append(lead)
+                known.append(lead)
+        elif known:
+            lead = known[number % len(known)]
+            if step == "land":
+                flights.landed(lead, keep, stored=False)
+            elif step == "fail":
+                flights.ended(lead, Fate.GONE, keep)
+            else:
+                flights.forget(lead)
+            there = [other for other in there if other is not lead]
+        assert flights._leads == ({KEY: there} if there else {})
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads that change as often as can be."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("restless")
+def test_threads_never_lead_the_same_key_of_a_home_at_once() -> None:
+    """Eight threads of two homes come and go; of a home there is one lead at any time, and none is left."""
+    flights, running, twice = Flights(), Counter[str](), list[str]()
+    check, led = threading.Lock(), Counter[str]()
+
+    def work(home: str) -> None:
+        for _ in range(500):
+            lead, mine = enter(flights, Caller(home))
+            if not mine:
+                continue
+            with check:
+                running[home] += 1
+                led[home] += 1
+                if running[home] > 1:
+                    twice.append(home)
+            with check:
+                running[home] -= 1
+            flights.landed(lead, keep, stored=True)
+
+    threads = [threading.Thread(target=work, args=("ab"[place % 2],), daemon=True) for place in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert not any(thread.is_alive() for thread in threads)
+    assert (twice, flights._leads, flights.landings) == ([], {}, led.total())
+    assert set(led) == {"a", "b"}
