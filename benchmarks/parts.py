@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.concurrency.alone import alone
+from benchmarks.concurrency.alone import PAIRS, alone
 from benchmarks.concurrency.loads import CASES, QUICK_CASES, loads
 from benchmarks.concurrency.promise import Effort
 from benchmarks.concurrency.promises import promises
@@ -55,7 +55,7 @@ def _alone(quick: bool, seed: int, step: Callable[[], None]) -> Result:
     return Result(alone_table(rows), [asdict(row) for row in rows])
 
 
-_ALONE_ROUNDS = 41
+_ALONE_ROUNDS = 801
 
 
 def _rounds(quick: bool) -> int:
@@ -66,7 +66,7 @@ CONCURRENT: dict[str, Part] = {
     "promises": Part("promises", _promises, lambda quick: 5),
     "loads": Part("concurrent callers", _loads, _rounds),
     "queued": Part("calls that wait", _queued, lambda quick: len(PLACES)),
-    "alone": Part("flights and windows alone", _alone, lambda quick: 5 if quick else _ALONE_ROUNDS),
+    "alone": Part("flights and windows alone", _alone, lambda quick: len(PAIRS)),
 }
 
 PARTS = ("calls", "starts", *CONCURRENT)

@@ -1,5 +1,5 @@
 """What a flight and a window cost a call that shares neither: CPU of the calling thread, added to the same
-miss without them. Replies come out of memory, and all variants take turns in one process."""
+miss without them. Replies come out of memory, and the variants take turns in one process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import gc
 import json
 import random
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +21,13 @@ from benchmarks.replies import JSON_REPLY, Reply, transport
 from benchmarks.stats import Spread, differences, spread
 from underlay import Runtime
 
-__all__ = ["KINDS", "Alone", "alone"]
+__all__ = ["KINDS", "PAIRS", "Alone", "alone"]
 
 KINDS = ("a flight, on a chat call", "a window, on an embedding", "nothing, on a chat call")
 """The last is the noise: the skeleton against itself."""
 
-_PAIRS = [(mode, kind) for mode in MODES for kind in KINDS]
-_VARIANTS = ("bare", "skeleton", "on")  # one right after the other: a shared machine's pace drifts
+PAIRS = [(mode, kind) for mode in MODES for kind in KINDS]
+_VARIANTS = ("bare", "skeleton", "on")
 _OFF = {"enabled": False}
 _SKELETON: dict[str, object] = {**SETTINGS, "coalesce": _OFF, "llm_batch": _OFF}
 _ON: dict[str, dict[str, object]] = {
@@ -50,7 +49,7 @@ _VECTOR = Reply(
     ),
 )
 _WARM = 1100  # calls a client makes before it is timed: the cache is full after a thousand
-_BURST = 60
+_BURST = 20  # calls: short ones, right after each other, because a shared machine's pace drifts
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,42 +65,45 @@ class Alone:
 
 
 def alone(rounds: int, *, seed: int, step: Callable[[], None], warm: int = _WARM) -> list[Alone]:
-    """Measure every kind in both modes, after `warm` calls of each. `step` is called after each round."""
+    """Measure every kind in both modes, after `warm` calls of each variant, in `rounds` bursts of each that
+    follow one another. `step` is called after each pair of kind and mode."""
     draw, loop = random.Random(seed), asyncio.new_event_loop()
-    operations = {
-        (mode, kind, variant): _operation(mode, kind, variant, loop)
-        for mode, kind in _PAIRS
-        for variant in _VARIANTS
-    }
+    measured = []
+    try:
+        for mode, kind in PAIRS:
+            spent = _spent(mode, kind, loop, draw, (rounds, warm))
+            added = differences(spent["on"], spent["skeleton"])
+            measured.append(
+                Alone(kind, mode, spread(spent["bare"]), spread(spent["skeleton"]), spread(added))
+            )
+            step()
+    finally:
+        loop.close()
+    return measured
+
+
+def _spent(
+    mode: str, kind: str, loop: asyncio.AbstractEventLoop, draw: random.Random, effort: tuple[int, int]
+) -> dict[str, list[float]]:
+    """Microseconds a call of each variant, round by round. Nothing but the variants runs in between: a full
+    collection, say, would leave the next burst with the cold caches of a call that is made once an hour."""
+    rounds, warm = effort
+    operations = {variant: _operation(mode, kind, variant, loop) for variant in _VARIANTS}
     for operation in operations.values():
         operation(warm)
     gc.collect()
     gc.freeze()
-    spent: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    spent: dict[str, list[float]] = {variant: [] for variant in _VARIANTS}
     try:
         for _ in range(rounds):
-            for mode, kind in draw.sample(_PAIRS, len(_PAIRS)):
-                for variant in draw.sample(_VARIANTS, len(_VARIANTS)):
-                    spent[mode, kind, variant].append(_timed(operations[mode, kind, variant]))
-            step()
+            for variant in draw.sample(_VARIANTS, len(_VARIANTS)):
+                spent[variant].append(_timed(operations[variant]))
     finally:
         gc.unfreeze()
-        loop.close()
-    return [
-        Alone(
-            kind,
-            mode,
-            spread(spent[mode, kind, "bare"]),
-            spread(spent[mode, kind, "skeleton"]),
-            spread(differences(spent[mode, kind, "on"], spent[mode, kind, "skeleton"])),
-        )
-        for mode, kind in _PAIRS
-    ]
+    return spent
 
 
 def _timed(operation: Callable[[int], None]) -> float:
-    gc.collect()
-    operation(3)
     began = time.thread_time()
     operation(_BURST)
     return (time.thread_time() - began) / _BURST * 1e6

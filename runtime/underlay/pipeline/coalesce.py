@@ -41,8 +41,8 @@ _leading: ContextVar[tuple[ReferenceType[Lead], ...]] = ContextVar("underlay_lea
 
 async def coalesce(flow: Flow) -> Step:
     """Read the answer that an identical call is fetching, or fetch it for all who come meanwhile."""
-    engine, asked = flow.engine, flow.asked
-    mode, flights = engine.settings.coalesce.mode, engine.state.flights
+    asked, flights = flow.asked, flow.engine.state.flights
+    mode = flow.engine.settings.coalesce.mode
     if mode is _OFF or not asked.key or asked.directives.no_store or asked.directives.no_cache:
         return PROCEED
     if mode is _OBSERVE:

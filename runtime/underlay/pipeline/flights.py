@@ -75,15 +75,15 @@ class Lead:
         "watched",
     )
 
-    def __init__(self, key: bytes, home: Hashable, timeouts: Timeouts, watched: Watched, now: float) -> None:
-        self.seen = now
+    def __init__(self, key: bytes, ports: Ports, watched: Watched, *, contended: bool) -> None:
+        self.seen = ports.now()
         self.key = key
-        self.home = home
+        self.home: Hashable = ports.home
         self.thread = get_ident()
-        self.timeouts = timeouts
+        self.timeouts: Timeouts = ports.timeouts
         self.watched = watched
         self.leases = True
-        self.contended = False
+        self.contended = contended
         self.fate = _SENDING
         self.body: Joinable | None = None
         self.error: Exception | None = None
@@ -113,9 +113,7 @@ class Flights:
     def enter(self, key: bytes, ports: Ports, watched: Watched) -> tuple[Lead, bool]:
         """The lead of this key in the caller's home, and whether it is the caller itself: when there is none,
         or none that it may follow."""
-        home = ports.home
-        mine = Lead(key, home, ports.timeouts, watched, ports.now())
-        mine.contended = self._shared
+        mine = Lead(key, ports, watched, contended=self._shared)
         alone = [mine]
         # One step, and never half done: a key that nobody else asks for needs no lock.
         if self._leads.setdefault(key, alone) is alone:
@@ -125,7 +123,7 @@ class Flights:
             if leads is alone:  # those that were there have ended meanwhile
                 return mine, True
             for lead in leads:
-                if lead.home != home:
+                if lead.home != mine.home:
                     mine.contended = True
                 elif lead.outlasts(ports.timeouts):
                     return lead, False
@@ -209,7 +207,8 @@ class Flights:
         """The head came: the body can be joined, and is told how many will."""
         with self._lock:
             lead.body, lead.fate = body, _FLYING
-            waiting, lead.waiting = lead.waiting, None
+            if (waiting := lead.waiting) is not None:
+                lead.waiting = None
         if waiting:
             body.expect(len(waiting))  # before the first of them can come
             _wake(waiting.items())
@@ -232,7 +231,9 @@ class Flights:
                 del self._leads[lead.key]
             else:
                 self._discard(lead)
-            elsewhere = self._elsewhere.pop(lead.key, None) if self._elsewhere else None
+            if not (self._elsewhere or lead.token):
+                return
+            elsewhere = self._elsewhere.pop(lead.key, None)
         if lead.token:
             # From now on it can be lent none. Who came to wait before it was free is woken too.
             token, lead.token = lead.token, 0
