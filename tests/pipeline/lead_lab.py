@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from underlay.pipeline.flights import Flights, Lead
 from underlay.pipeline.ports import NO_TIMEOUTS
 
@@ -31,6 +33,16 @@ def enter(flights: Flights, caller: Caller) -> tuple[Lead, bool]:
     return flights.enter(KEY, caller, None)  # type: ignore[arg-type]
 
 
-def keep(_: bytes, token: int) -> None:
-    """There is no lease to give back."""
+class Lends:
+    """Takes leases back, and does this then."""
+
+    def __init__(self, then: Callable[[bytes, int], object]) -> None:
+        self.free = then
+
+
+def _unasked(_: bytes, token: int) -> None:
     raise AssertionError(f"a lease was given back that nobody took: {token}")
+
+
+keep = Lends(_unasked)
+"""There is no lease to give back."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from lead_lab import KEY, Caller, enter, keep
+from lead_lab import KEY, Caller, Lends, enter, keep
 
 from underlay import Runtime
 from underlay.pipeline.flights import Fate, Flights
@@ -85,7 +85,7 @@ def test_a_lease_is_lent_once_and_to_nobody_who_has_ended() -> None:
     assert flights.lend(lead, 7, 30.0)
     assert (lead.token, lead.renew_at) == (7, 30.0)
     assert not flights.lend(lead, 8, 40.0)
-    flights.landed(lead, lambda key, token: given_back.append((key, token)), stored=False)
+    flights.landed(lead, Lends(lambda key, token: given_back.append((key, token))), stored=False)
     assert given_back == [(KEY, 7)]
     assert not flights.lend(lead, 9, 50.0)
     assert (lead.token, flights._leads, flights._elsewhere) == (0, {}, {})
@@ -106,9 +106,9 @@ def test_who_comes_to_wait_before_the_lease_is_free_is_woken(how: str) -> None:
         waiters.append(flights.wait_elsewhere(KEY, late))  # type: ignore[arg-type]
 
     if how == "landed":
-        flights.landed(lead, free, stored=True)
+        flights.landed(lead, Lends(free), stored=True)
     else:
-        flights.ended(lead, Fate.GONE, free)
+        flights.ended(lead, Fate.GONE, Lends(free))
     assert [*early.woken, *late.woken] == waiters
     assert flights._elsewhere == {}
 

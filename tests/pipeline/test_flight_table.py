@@ -167,3 +167,23 @@ def test_threads_never_lead_the_same_key_of_a_home_at_once() -> None:
     assert not any(thread.is_alive() for thread in threads)
     assert (twice, flights._leads, flights.landings) == ([], {}, led.total())
     assert set(led) == {"a", "b"}
+
+
+class Body:
+    """A body that is told how many will join."""
+
+    def __init__(self) -> None:
+        self.expected = 0
+
+    def expect(self, readers: int) -> None:
+        self.expected += readers
+
+
+def test_who_waits_is_counted_and_woken() -> None:
+    """The head comes after them."""
+    flights, body, callers = Flights(), Body(), [Caller("a"), Caller("a")]
+    lead, _ = enter(flights, Caller("a"))
+    waiters = [flights.wait(lead, caller) for caller in callers]  # type: ignore[arg-type]
+    flights.answered(lead, body)
+    assert [caller.woken for caller in callers] == [[waiter] for waiter in waiters]
+    assert (body.expected, lead.waiting, lead.fate) == (2, None, Fate.FLYING)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from weakref import ReferenceType, ref
 
 from underlay.core.cache import Found, plan_lookup
-from underlay.pipeline.flights import Fate, Lead
+from underlay.pipeline.flights import Fate
 from underlay.pipeline.flow import PROCEED, Join, Reply, Wait
 from underlay.pipeline.reader import Body, Reader
 from underlay.pipeline.replies import stored_reply
@@ -21,6 +21,7 @@ from underlay.telemetry.attributes import CacheResult, Verdict
 from underlay.telemetry.events import Coalesced
 
 if TYPE_CHECKING:
+    from underlay.pipeline.flights import Lead
     from underlay.pipeline.flow import Flow, Step
     from underlay.pipeline.ports import Mishap, Timeouts
 
@@ -48,30 +49,24 @@ async def coalesce(flow: Flow) -> Step:
     if mode is _OBSERVE:
         _observe(flow)
         return PROCEED
-    lead = flow.lead
-    if lead is None:
-        if flow.since is not None:  # it has followed before
-            if flow.following is not None:
-                step = _outcome(flow, flow.following)
-                if step is not None:
-                    return step
-                flow.following = None
-            if flow.looked != flights.landings and (reply := await _landed(flow)) is not None:
-                return reply
+    if flow.following is not None:
+        step = _outcome(flow, flow.following)
+        if step is not None:
+            return step
+        flow.following = None
+    while flow.lead is None:
         lead, mine = flights.enter(asked.key, flow.ports, flow.call.watched)
-        if not mine:
-            followed = _follow(flow, lead)
-            if not isinstance(followed, Lead):
-                return followed
-            lead = followed
-        flow.lead = lead
-        if asked.dialect.family == "function":
-            _leading.set((*_ancestors(), ref(lead)))
+        if mine:
+            flow.lead = lead
+            if asked.dialect.family == "function":
+                _leading.set((*_ancestors(), ref(lead)))
         # An answer may have landed between the look into the store and this.
         if flow.looked != flights.landings and (reply := await _landed(flow)) is not None:
             return reply
+        if not mine and (step := _follow(flow, lead)) is not None:
+            return step
     # In the store of this process a lease is needed only where two homes meet: whoever comes second takes it.
-    return await _lease(flow, lead) if lead.contended else PROCEED
+    return await _lease(flow, flow.lead) if flow.lead.contended else PROCEED
 
 
 def _observe(flow: Flow) -> None:
@@ -83,21 +78,17 @@ def _observe(flow: Flow) -> None:
         flow.call.watched.event(Coalesced(lead.watched.origin(), 0.0, observed=True))
 
 
-def _follow(flow: Flow, lead: Lead) -> Step | Lead:
-    """Follow that lead of this home, or be one after all, because it has just ended."""
-    flights, ports = flow.engine.state.flights, flow.ports
-    while not any(known() is lead for known in _ancestors()):
-        if flow.since is None:
-            flow.since = ports.now()
-        flow.following = lead
-        step = _outcome(flow, lead)
-        if step is not None:
-            return step
+def _follow(flow: Flow, lead: Lead) -> Step | None:
+    """Follow that lead of this home. None: it has just ended, and the call is to enter anew."""
+    if any(known() is lead for known in _ancestors()):
+        return PROCEED
+    if flow.since is None:
+        flow.since = flow.ports.now()
+    flow.following = lead
+    step = _outcome(flow, lead)
+    if step is None:
         flow.following = None
-        lead, mine = flights.enter(flow.asked.key, ports, flow.call.watched)
-        if mine:
-            return lead
-    return PROCEED
+    return step
 
 
 def _ancestors() -> list[ReferenceType[Lead]]:
@@ -277,11 +268,11 @@ def release_lead(flow: Flow, error: BaseException | None, mishap: Mishap | None)
         return
     if flow.elsewhere is not None:
         _stop_waiting(flow, lead)
-    flights, free = flow.engine.state.flights, flow.ports.free
+    flights, ports = flow.engine.state.flights, flow.ports
     if isinstance(error, Exception) and mishap is not None and mishap.verdict is Verdict.FAILURE:
         # Not the exception itself: its frames lead back to the lead.
-        flights.ended(lead, _FAILED, free, flow.ports.adopt(error))
+        flights.ended(lead, _FAILED, ports, ports.adopt(error))
     elif error is None and flow.call is not None and flow.call.result is _REFUSED:
-        flights.ended(lead, _APART, free)
+        flights.ended(lead, _APART, ports)
     else:
-        flights.ended(lead, _GONE, free)
+        flights.ended(lead, _GONE, ports)

@@ -8,7 +8,6 @@ in the store.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from enum import Enum
 from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Protocol
@@ -21,7 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Fate", "Flights", "Lead"]
 
-Free = Callable[[bytes, int], None]
+
+class Lender(Protocol):
+    """What a lease was taken from."""
+
+    def free(self, key: bytes, token: int) -> None:
+        """Give it back."""
+        ...
 
 
 class Joinable(Protocol):
@@ -213,18 +218,18 @@ class Flights:
             body.expect(len(waiting))  # before the first of them can come
             _wake(waiting.items())
 
-    def ended(self, lead: Lead, fate: Fate, free: Free, error: Exception | None = None) -> None:
-        """The lead ends without a body. `free` gives its lease back."""
+    def ended(self, lead: Lead, fate: Fate, lender: Lender, error: Exception | None = None) -> None:
+        """The lead ends without a body. Its lease goes back to the lender."""
         lead.error = error
-        self.landed(lead, free, stored=False)
+        self.landed(lead, lender, stored=False)
         with self._lock:
             lead.fate = fate
             waiting, lead.waiting = lead.waiting, None
         if waiting:
             _wake(waiting.items())
 
-    def landed(self, lead: Lead, free: Free, *, stored: bool) -> None:
-        """The lead's body is over. `free` gives back a lease that the store has not ended."""
+    def landed(self, lead: Lead, lender: Lender, *, stored: bool) -> None:
+        """The lead's body is over. A lease that the store has not ended goes back to the lender."""
         with self._lock:
             self.landings += stored
             if self._leads.get(lead.key) == [lead]:
@@ -237,7 +242,7 @@ class Flights:
         if lead.token:
             # From now on it can be lent none. Who came to wait before it was free is woken too.
             token, lead.token = lead.token, 0
-            free(lead.key, token)
+            lender.free(lead.key, token)
             with self._lock:
                 elsewhere = [*(elsewhere or ()), *self._elsewhere.pop(lead.key, ())]
         if elsewhere:

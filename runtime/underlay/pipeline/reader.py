@@ -147,7 +147,7 @@ class Body:
         elif lead is not None:
             if not self.flight.whole:  # too large to be shared or stored: nobody need wait for it
                 self.lead = None
-                self._engine.state.flights.landed(lead, ports.free, stored=False)
+                self._engine.state.flights.landed(lead, ports, stored=False)
             elif token:
                 await self._renew(ports, lead, token)
         return data if given else None
@@ -257,8 +257,8 @@ class Body:
         try:
             if lead is not None:
                 # From a finaliser's books there are no ports to wait with: the store is asked as it is.
-                free = (self._engine if ports is None else ports).free
-                self._engine.state.flights.landed(lead, free, stored=stored)
+                lender = self._engine if ports is None else ports
+                self._engine.state.flights.landed(lead, lender, stored=stored)
             if seat is not None:
                 self._engine.state.windows.landed(seat, now, answered=ending is _COMPLETE)
         except Exception as error:  # noqa: BLE001 never break the app

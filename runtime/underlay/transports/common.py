@@ -239,9 +239,10 @@ def has_idle(transport: Any, url: Any) -> bool:
     try:
         core = sys.modules[type(transport._pool).__module__.partition(".")[0]]
         origin = core.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=b"/").origin
+        # From the end: the pool gives away the first that is idle, so those in use are in front.
         return any(
             each.is_idle() and each.can_handle_request(origin) and not each.has_expired()
-            for each in transport._pool.connections
+            for each in reversed(transport._pool.connections)
         )
     except Exception:  # noqa: BLE001 the name of its pool is its own affair
         return False
