@@ -186,4 +186,4 @@ def test_who_waits_is_counted_and_woken() -> None:
     waiters = [flights.wait(lead, caller) for caller in callers]  # type: ignore[arg-type]
     flights.answered(lead, body)
     assert [caller.woken for caller in callers] == [[waiter] for waiter in waiters]
-    assert (body.expected, lead.waiting, lead.fate) == (2, None, Fate.FLYING)
+    assert (body.expected, lead.waiting, lead.outcome) == (2, None, body)

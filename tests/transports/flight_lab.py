@@ -16,6 +16,7 @@ import trio
 from flight_provider import EVENTS, PATIENCE, Provider, held, local, run_now
 from transport_lab import CHAT_ASK, CHAT_URL, KEY, Lab
 
+from underlay.pipeline.reader import Body
 from underlay.telemetry.events import AttemptEnded, CallEnded, Coalesced
 from underlay.transports import homes
 
@@ -180,14 +181,19 @@ class Bench(Lab):
         return sum(len(lead.waiting or ()) for lead in self.leads)
 
     @property
+    def bodies(self) -> list[Body]:
+        """Those that can be joined."""
+        return [lead.outcome for lead in self.leads if isinstance(lead.outcome, Body)]
+
+    @property
     def readers(self) -> int:
         """How many readers the bodies in the air have."""
-        return sum(lead.body.flight.readers for lead in self.leads if lead.body is not None)
+        return sum(body.flight.readers for body in self.bodies)
 
     @property
     def enlisted(self) -> int:
         """How many readers wait for another's pull."""
-        return sum(len(lead.body._waiting) for lead in self.leads if lead.body is not None)
+        return sum(len(body._waiting) for body in self.bodies)
 
     async def open(self, client: Any, url: str = CHAT_URL, body: Any = None, **options: Any) -> Any:
         """A response to the stream that all ask for, its body not read yet."""

@@ -18,6 +18,7 @@ from transport_lab import CHAT_FRAMES
 from underlay import Runtime
 from underlay.pipeline import reader as reader_module
 from underlay.pipeline.attempt import Attempt
+from underlay.pipeline.reader import Body
 from underlay.stores.store import Lease
 from underlay.testing import FakeClock
 from underlay.transports.homes import AsyncioHome
@@ -118,11 +119,11 @@ def test_who_gave_up_is_not_expected(way: str, leaves: str, monkeypatch: pytest.
             await bench.ended(follower)
         head.open()
         if leaves == "woken, then cancelled":
-            await bench.until(lambda: lead.body is not None)
+            await bench.until(lambda: isinstance(lead.outcome, Body))
             await bench.cancel(follower)
         await bench.ended()
         assert leader.frames == ALL
-        assert lead.body.flight._coming == 0
+        assert lead.outcome.flight._coming == 0
         assert tasks == [] or leaves == "woken, then cancelled"
 
     bench.run(scenario)

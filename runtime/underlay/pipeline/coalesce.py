@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["coalesce", "joined", "release_lead"]
 
 # A member is slow to reach through its class (CPython 3.11), and every call asks.
-_OFF, _OBSERVE, _ENFORCE = Mode.OFF, Mode.OBSERVE, Mode.ENFORCE
-_SENDING, _FLYING, _FAILED, _APART, _GONE = Fate.SENDING, Fate.FLYING, Fate.FAILED, Fate.APART, Fate.GONE
+_OBSERVE, _ENFORCE = Mode.OBSERVE, Mode.ENFORCE
+_SENDING, _APART, _GONE = Fate.SENDING, Fate.APART, Fate.GONE
 _COALESCED, _REFUSED = CacheResult.COALESCED, CacheResult.REFUSED
 
 _COLLAPSED = (b"cache-status", b"underlay; fwd=miss; collapsed")  # RFC 9211
@@ -43,11 +43,12 @@ _leading: ContextVar[tuple[ReferenceType[Lead], ...]] = ContextVar("underlay_lea
 async def coalesce(flow: Flow) -> Step:
     """Read the answer that an identical call is fetching, or fetch it for all who come meanwhile."""
     asked, flights = flow.asked, flow.engine.state.flights
-    mode = flow.engine.settings.coalesce.mode
-    if mode is _OFF or not asked.key or asked.directives.no_store or asked.directives.no_cache:
+    if not asked.key or asked.directives.no_store or asked.directives.no_cache:
         return PROCEED
-    if mode is _OBSERVE:
-        _observe(flow)
+    mode = flow.engine.settings.coalesce.mode
+    if mode is not _ENFORCE:
+        if mode is _OBSERVE:
+            _observe(flow)
         return PROCEED
     if flow.following is not None:
         step = _outcome(flow, flow.following)
@@ -94,24 +95,25 @@ def _follow(flow: Flow, lead: Lead) -> Step | None:
 def _ancestors() -> list[ReferenceType[Lead]]:
     """The functions that lead and run in this context: who asks from inside of one is part of it, and must
     not wait for it. What a client sends from inside of a send never comes here: the seam lets it pass."""
-    return [known for known in _leading.get() if (lead := known()) is not None and lead.fate is _SENDING]
+    return [known for known in _leading.get() if (lead := known()) is not None and lead.outcome is _SENDING]
 
 
 def _outcome(flow: Flow, lead: Lead) -> Step | None:
     """What a follower does by its lead's fate; None: ask anew."""
-    if lead.fate is _SENDING:
+    if lead.outcome is _SENDING:
         waiter = flow.engine.state.flights.wait(lead, flow.ports)
         if waiter is not None:
             return _overdue(flow, lead) or Wait(waiter, _limit(flow, lead))
-    fate = lead.fate
-    if fate is _FLYING:
-        return Join(lead)
-    if fate is _FAILED and not _impatient(lead, flow.ports.timeouts):
-        assert lead.error is not None  # noqa: S101 a failed lead has its error
+    outcome = lead.outcome
+    if isinstance(outcome, Exception):
+        if _impatient(lead, outcome, flow.ports.timeouts):
+            return None
         flow.call.result = _COALESCED
-        flow.foreign = flow.ports.adopt(lead.error)
+        flow.foreign = flow.ports.adopt(outcome)
         raise flow.foreign
-    return PROCEED if fate is _APART else None
+    if isinstance(outcome, Fate):
+        return PROCEED if outcome is _APART else None
+    return Join(lead)
 
 
 def _overdue(flow: Flow, lead: Lead) -> Step | None:
@@ -137,9 +139,9 @@ def _limit(flow: Flow, lead: Lead) -> float:
     return max(flow.since, lead.seen) + (flow.engine.settings.coalesce.wait_timeout if read is None else read)
 
 
-def _impatient(lead: Lead, mine: Timeouts) -> bool:
+def _impatient(lead: Lead, error: Exception, mine: Timeouts) -> bool:
     """Whether the lead failed by a timeout of its own that is shorter than the follower's."""
-    place = _TIMEOUTS.get(type(lead.error).__name__)
+    place = _TIMEOUTS.get(type(error).__name__)
     if place is None:
         return False
     theirs, own = lead.timeouts[place], mine[place]
@@ -229,7 +231,7 @@ def _stop_waiting(flow: Flow, lead: Lead) -> None:
 async def joined(flow: Flow, lead: Lead) -> Reply | None:
     """The reply of a follower, once the first bytes are there. None: the answer can be joined no more, or was
     given up before this caller had a byte; ask anew."""
-    body, ports = lead.body, flow.ports
+    body, ports = lead.outcome, flow.ports
     assert isinstance(body, Body)  # noqa: S101 only a lead that was answered is joined
     head = body.head
     assert head is not None  # noqa: S101 it came from a provider
@@ -264,14 +266,14 @@ def release_lead(flow: Flow, error: BaseException | None, mishap: Mishap | None)
     if flow.following is not None:  # given up while it waited for a head
         _stop_following(flow, flow.following)
     lead = flow.lead
-    if lead is None or lead.fate is not _SENDING:
+    if lead is None or lead.outcome is not _SENDING:
         return
     if flow.elsewhere is not None:
         _stop_waiting(flow, lead)
     flights, ports = flow.engine.state.flights, flow.ports
     if isinstance(error, Exception) and mishap is not None and mishap.verdict is Verdict.FAILURE:
         # Not the exception itself: its frames lead back to the lead.
-        flights.ended(lead, _FAILED, ports, ports.adopt(error))
+        flights.ended(lead, ports.adopt(error), ports)
     elif error is None and flow.call is not None and flow.call.result is _REFUSED:
         flights.ended(lead, _APART, ports)
     else:

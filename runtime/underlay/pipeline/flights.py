@@ -38,22 +38,21 @@ class Joinable(Protocol):
 
 
 class Fate(Enum):
-    """What became of a lead.
-
-    `SENDING`: no head yet. `FLYING`: its body can be joined. `FAILED`: the request failed, for its followers
-    too. `APART`: it was not sent, and each follower goes its own way. `GONE`: its own end, or an entry of the
-    store; followers ask again.
-    """
+    """Of a lead without a body: it is `SENDING` and has no head yet, or it was not sent and each follower
+    goes its own way (`APART`), or it is `GONE`, by its own end or because of an entry of the store, and
+    followers ask again."""
 
     SENDING = "sending"
-    FLYING = "flying"
-    FAILED = "failed"
     APART = "apart"
     GONE = "gone"
 
 
+Outcome = Fate | Joinable | Exception
+"""What became of a lead: a body that can be joined, the error that its followers share, or neither."""
+
 # A member is slow to reach through its class (CPython 3.11), and every call asks.
-_SENDING, _FLYING = Fate.SENDING, Fate.FLYING
+_SENDING = Fate.SENDING
+_NEVER = math.inf
 
 
 class Lead:
@@ -64,13 +63,11 @@ class Lead:
 
     __slots__ = (
         "__weakref__",
-        "body",
         "contended",
-        "error",
-        "fate",
         "home",
         "key",
         "leases",
+        "outcome",
         "renew_at",
         "seen",
         "thread",
@@ -89,11 +86,9 @@ class Lead:
         self.watched = watched
         self.leases = True
         self.contended = contended
-        self.fate = _SENDING
-        self.body: Joinable | None = None
-        self.error: Exception | None = None
+        self.outcome: Outcome = _SENDING
         self.token = 0
-        self.renew_at = math.inf
+        self.renew_at = _NEVER
         self.waiting: dict[Ports, object] | None = None
 
     def outlasts(self, mine: Timeouts) -> bool:
@@ -164,7 +159,7 @@ class Flights:
     def wait(self, lead: Lead, ports: Ports) -> object | None:
         """A waiter for the lead's head, or None when it is sending no more."""
         with self._lock:
-            if lead.fate is not _SENDING:
+            if lead.outcome is not _SENDING:
                 return None
             waiter = ports.waiter()
             if lead.waiting is None:
@@ -177,9 +172,9 @@ class Flights:
         with self._lock:
             if lead.waiting is not None and lead.waiting.pop(ports, None) is not None:
                 return
-            body = lead.body
-        if body is not None:
-            body.expect(-1)
+            outcome = lead.outcome
+        if not isinstance(outcome, Fate | Exception):
+            outcome.expect(-1)
 
     def held(self, lead: Lead, until: float) -> None:
         """The lead waits for its turn, at most until then: it is alive, and its head is not late."""
@@ -211,19 +206,18 @@ class Flights:
     def answered(self, lead: Lead, body: Joinable) -> None:
         """The head came: the body can be joined, and is told how many will."""
         with self._lock:
-            lead.body, lead.fate = body, _FLYING
+            lead.outcome = body
             if (waiting := lead.waiting) is not None:
                 lead.waiting = None
         if waiting:
             body.expect(len(waiting))  # before the first of them can come
             _wake(waiting.items())
 
-    def ended(self, lead: Lead, fate: Fate, lender: Lender, error: Exception | None = None) -> None:
+    def ended(self, lead: Lead, outcome: Fate | Exception, lender: Lender) -> None:
         """The lead ends without a body. Its lease goes back to the lender."""
-        lead.error = error
         self.landed(lead, lender, stored=False)
         with self._lock:
-            lead.fate = fate
+            lead.outcome = outcome
             waiting, lead.waiting = lead.waiting, None
         if waiting:
             _wake(waiting.items())
