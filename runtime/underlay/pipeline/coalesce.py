@@ -99,7 +99,7 @@ def _ancestors() -> list[ReferenceType[Lead]]:
 
 
 def _outcome(flow: Flow, lead: Lead) -> Step | None:
-    """What a follower does by its lead's fate; None: ask anew."""
+    """What a follower does by its lead's outcome. None: ask anew."""
     if lead.outcome is _SENDING:
         waiter = flow.engine.state.flights.wait(lead, flow.ports)
         if waiter is not None:

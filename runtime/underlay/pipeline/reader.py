@@ -36,8 +36,8 @@ class Body:
 
     `head` is the reply's; `open_` says that there is an upstream to pull the body from, and to close. `lead`
     is the call that fetches it, where others may join, and `seat` its place in its lane, until it lands.
-    `spent` is what the provider charged for it, known at the end. `stop` ends the pull that
-    was last made for all, where its home can.
+    `spent` is what the provider charged for it, known at the end. `stop` ends the pull that was last made for
+    all, where its home can.
     """
 
     __slots__ = (
