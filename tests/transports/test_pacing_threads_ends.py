@@ -175,15 +175,17 @@ def test_no_turn_is_left_behind(lane: Lane, ending: Callable[[Lane], None]) -> N
     assert lane.script.opened == lane.script.closed
 
 
+def interrupt() -> None:
+    """What a signal's handler does."""
+    raise KeyboardInterrupt
+
+
 def test_who_is_interrupted_as_it_waits_to_send_has_not_sent(lane: Lane) -> None:
     """The interrupt is the caller's, its books are closed, and its place in the line is gone."""
     sending, _ = lane.batons
     lock = held(sending)
 
-    def interrupted() -> None:
-        raise KeyboardInterrupt
-
-    sending.then = interrupted
+    sending.then = interrupt
     with pytest.raises(KeyboardInterrupt):
         lane.ask(lane.client())
     lock.release()
@@ -196,10 +198,7 @@ def test_who_is_interrupted_as_it_waits_to_close_lets_go_of_its_reply(lane: Lane
     _, closing = lane.batons
     lock = held(closing)
 
-    def interrupted() -> None:
-        raise KeyboardInterrupt
-
-    closing.then = interrupted
+    closing.then = interrupt
     with pytest.raises(KeyboardInterrupt):
         lane.ask(lane.client())
     lock.release()
