@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.concurrency.alone import PAIRS, alone
+from benchmarks.concurrency.alone import ROWS, alone
 from benchmarks.concurrency.loads import CASES, QUICK_CASES, loads
 from benchmarks.concurrency.promise import Effort
 from benchmarks.concurrency.promises import promises
@@ -66,7 +66,7 @@ CONCURRENT: dict[str, Part] = {
     "promises": Part("promises", _promises, lambda quick: 5),
     "loads": Part("concurrent callers", _loads, _rounds),
     "queued": Part("calls that wait", _queued, lambda quick: len(PLACES)),
-    "alone": Part("flights and windows alone", _alone, lambda quick: len(PAIRS)),
+    "alone": Part("flights and windows alone", _alone, lambda quick: len(ROWS)),
 }
 
 PARTS = ("calls", "starts", *CONCURRENT)

@@ -21,12 +21,12 @@ from benchmarks.replies import JSON_REPLY, Reply, transport
 from benchmarks.stats import Spread, differences, spread
 from underlay import Runtime
 
-__all__ = ["KINDS", "PAIRS", "Alone", "alone"]
+__all__ = ["KINDS", "ROWS", "Alone", "alone"]
 
 KINDS = ("a flight, on a chat call", "a window, on an embedding", "nothing, on a chat call")
 """The last is the noise: the skeleton against itself."""
 
-PAIRS = [(mode, kind) for mode in MODES for kind in KINDS]
+ROWS = [(mode, kind) for mode in MODES for kind in KINDS]
 _PAIR = ("skeleton", "on")
 _OFF = {"enabled": False}
 _SKELETON: dict[str, object] = {**SETTINGS, "coalesce": _OFF, "llm_batch": _OFF}
@@ -66,11 +66,11 @@ class Alone:
 
 def alone(rounds: int, *, seed: int, step: Callable[[], None], warm: int = _WARM) -> list[Alone]:
     """Measure every kind in both modes, after `warm` calls of each variant, in `rounds` bursts of each that
-    follow one another. `step` is called after each pair of kind and mode."""
+    follow one another. `step` is called after each row."""
     draw, loop = random.Random(seed), asyncio.new_event_loop()
     measured = []
     try:
-        for mode, kind in PAIRS:
+        for mode, kind in ROWS:
             spent = _spent(mode, kind, loop, draw, (rounds, warm))
             added = differences(spent["on"], spent["skeleton"])
             measured.append(

@@ -221,6 +221,21 @@ def test_the_familys_pools_say_what_is_idle(lane: Lane) -> None:
         assert not has_idle(transport, elsewhere)
 
 
+def test_a_pool_is_asked_from_its_idle_end(lane: Lane) -> None:
+    """The first idle connection is the one that a pool gives away, so of a hundred those in use are in front."""
+    asked = []
+
+    class Asked(Connection):
+        def is_idle(self) -> bool:
+            asked.append(self)
+            return super().is_idle()
+
+    transport = lane.pooled(lambda request: lane.answer())
+    transport._pool.connections = [*(Asked(idle=False) for _ in range(3)), idle := Asked(idle=True)]
+    assert has_idle(transport, lane.module.URL("https://api.openai.com/v1"))
+    assert asked == [idle]
+
+
 def test_a_body_that_is_taken_again_is_the_same(lane: Lane) -> None:
     """A pool may write a request a second time: the body is whole, and no turn of another is given back with it."""
     bodies: list[bytes] = []

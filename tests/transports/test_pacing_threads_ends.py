@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from lane_lab import CLOSES, FREE, Lane, held
+from lane_lab import CLOSES, FREE, Lane, Looked, held
 from replies import CHAT, dumped
 from transport_lab import CHAT_ASK, CHAT_FRAMES, CHAT_URL, JSON_TYPE, KEY, json_reply, stream_reply
 
@@ -175,33 +175,29 @@ def test_no_turn_is_left_behind(lane: Lane, ending: Callable[[Lane], None]) -> N
     assert lane.script.opened == lane.script.closed
 
 
-def interrupt() -> None:
-    """What a signal's handler does."""
-    raise KeyboardInterrupt
+def interrupt_as_it_waits(lane: Lane, baton: Looked) -> None:
+    """A call that somebody else's turn holds up there, and a signal's handler raises in it."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    lock = held(baton)
+    baton.then = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        lane.ask(lane.client())
+    lock.release()
 
 
 def test_who_is_interrupted_as_it_waits_to_send_has_not_sent(lane: Lane) -> None:
     """The interrupt is the caller's, its books are closed, and its place in the line is gone."""
-    sending, _ = lane.batons
-    lock = held(sending)
-
-    sending.then = interrupt
-    with pytest.raises(KeyboardInterrupt):
-        lane.ask(lane.client())
-    lock.release()
+    interrupt_as_it_waits(lane, lane.batons[0])
     assert lane.upstream == 0
     lane.clean()
 
 
 def test_who_is_interrupted_as_it_waits_to_close_lets_go_of_its_reply(lane: Lane) -> None:
     """Its books are closed and so is its body, as for any interrupt; nobody follows it for ever."""
-    _, closing = lane.batons
-    lock = held(closing)
-
-    closing.then = interrupt
-    with pytest.raises(KeyboardInterrupt):
-        lane.ask(lane.client())
-    lock.release()
+    interrupt_as_it_waits(lane, lane.batons[1])
     assert lane.script.opened == lane.script.closed == 1
     lane.clean()
 

@@ -38,9 +38,9 @@ class Joinable(Protocol):
 
 
 class Fate(Enum):
-    """Of a lead without a body: it is `SENDING` and has no head yet, or it was not sent and each follower
-    goes its own way (`APART`), or it is `GONE`, by its own end or because of an entry of the store, and
-    followers ask again."""
+    """Of a lead that has neither body nor error: it is `SENDING` and has no head yet, or it was not sent and
+    each follower goes its own way (`APART`), or it is `GONE`, by its own end or because of an entry of the
+    store, and followers ask again."""
 
     SENDING = "sending"
     APART = "apart"
