@@ -16,24 +16,23 @@ from underlay.stores.memory import MemoryStore
 from underlay.telemetry.events import CallEnded
 
 PATIENCE = 15.0  # seconds of real time after which a test that hangs fails
-FREE, SENDS, CLOSES = (False, False), (True, False), (False, True)  # whether each of the two is taken
+FREE, TAKEN = False, True  # the turn to send
 
 
 class Lane(Lab):
     """One family, synchronous, and what its threads have."""
 
     @property
-    def batons(self) -> tuple[Looked, Looked]:
-        """Those who send, and those who close their books."""
-        pacing = self.runtime.engine.state.pacing
-        assert isinstance(pacing.sending, Looked)
-        assert isinstance(pacing.closing, Looked)
-        return pacing.sending, pacing.closing
+    def baton(self) -> Looked:
+        """What those have one after the other who send."""
+        baton = self.runtime.engine.state.pacing.sending
+        assert isinstance(baton, Looked)
+        return baton
 
     @property
-    def taken(self) -> tuple[bool, bool]:
-        """Whether somebody has each of them now."""
-        return tuple(baton._lock.locked() for baton in self.batons)  # type: ignore[return-value]
+    def taken(self) -> bool:
+        """Whether somebody has it now."""
+        return self.baton._lock.locked()
 
     def setup(self, replies: Any = (), **settings: Any) -> Lane:
         """A runtime with other settings."""
@@ -43,16 +42,15 @@ class Lane(Lab):
         return self
 
     def look(self, longest: float = PATIENCE) -> None:
-        """Batons that say when somebody waits."""
-        pacing = self.runtime.engine.state.pacing
-        pacing.sending, pacing.closing = Looked(longest), Looked(longest)
+        """A baton that says when somebody waits for it."""
+        self.runtime.engine.state.pacing.sending = Looked(longest)
 
     def ask(self, client: Any, text: str = "Hi", **options: Any) -> Any:
         """One whole call."""
         body = {**CHAT_ASK, "messages": [{"role": "user", "content": text}]}
         return client.post(CHAT_URL, json=body, headers=KEY, **options)
 
-    def probing(self, seen: list[tuple[bool, bool]]) -> Any:
+    def probing(self, seen: list[bool]) -> Any:
         """A client over a transport of the app's own that notes what is taken meanwhile."""
         script = self.script.transport(self.family, "sync")  # type: ignore[arg-type]
 
@@ -76,7 +74,7 @@ class Lane(Lab):
         return core.Response(200, headers=headers, content=dumped(CHAT) if content is None else content)
 
     def clean(self) -> None:
-        """Both are free, and nothing of ours failed."""
+        """The turn is free, and nothing of ours failed."""
         assert self.taken == FREE
         assert self.faults == {}
         assert self.runtime.engine.state.flights._leads == {}

@@ -1,5 +1,4 @@
-"""Threads take turns: one at a time sends, and one at a time closes its books. Nobody has a turn while it waits, and
-none is left behind."""
+"""Threads take turns: one at a time sends. Nobody has a turn while it waits, and none is left behind."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from lane_lab import FREE, PATIENCE, SENDS, Beside, Connection, Lane, Pool, Shared, core_of, held
+from lane_lab import FREE, PATIENCE, TAKEN, Beside, Connection, Lane, Pool, Shared, core_of, held
 from replies import CHAT
 from transport_lab import CHAT_ASK, CHAT_FRAMES, CHAT_URL, KEY, json_reply
 
@@ -25,7 +24,7 @@ from underlay.transports.homes import Threads
 
 def test_the_apps_own_transport_runs_without_a_turn(lane: Lane) -> None:
     """Nobody knows what it does before it sends: others go on meanwhile."""
-    seen: list[tuple[bool, bool]] = []
+    seen: list[bool] = []
     assert lane.ask(lane.probing(seen)).status_code == 200
     assert seen == [FREE]
     lane.clean()
@@ -33,7 +32,7 @@ def test_the_apps_own_transport_runs_without_a_turn(lane: Lane) -> None:
 
 def test_a_transport_that_is_half_the_familys_own_runs_without_a_turn(lane: Lane) -> None:
     """A class of the app's that sends with the family's is the app's own, whatever it inherits."""
-    seen: list[tuple[bool, bool]] = []
+    seen: list[bool] = []
     core = lane.answer
 
     class Half(lane.module.HTTPTransport):  # type: ignore[misc,name-defined]
@@ -70,7 +69,7 @@ def test_a_transport_that_passes_everything_on_is_served(lane: Lane) -> None:
 
 def test_a_protected_function_runs_without_a_turn(lane: Lane) -> None:
     """What a function does is the app's: functions of other threads run meanwhile."""
-    seen: list[tuple[bool, bool]] = []
+    seen: list[bool] = []
 
     @lane.runtime.protect(model="m", provider="custom", key=str)
     def work(name: str) -> str:
@@ -84,7 +83,7 @@ def test_a_protected_function_runs_without_a_turn(lane: Lane) -> None:
 
 def test_a_follower_waits_without_a_turn(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for another's answer does not keep those behind from sending."""
-    seen: list[tuple[bool, bool]] = []
+    seen: list[bool] = []
     sent, waits, go = threading.Event(), threading.Event(), threading.Event()
     script = lane.script.transport(lane.family, "sync")  # type: ignore[arg-type]
 
@@ -115,7 +114,7 @@ def test_a_follower_waits_without_a_turn(lane: Lane, monkeypatch: pytest.MonkeyP
 
 def test_a_follower_reads_without_a_turn(lane: Lane) -> None:
     """Whose leader has not read yet pulls the body itself, before it has a reply: that may take as long as it likes."""
-    seen: list[tuple[bool, bool]] = []
+    seen: list[bool] = []
 
     class Own(lane.module.SyncByteStream):  # type: ignore[misc,name-defined]
         """A body that looks at what is taken as it is read."""
@@ -144,7 +143,7 @@ def test_a_follower_reads_without_a_turn(lane: Lane) -> None:
 
 def test_a_store_of_others_is_asked_without_a_turn(lane: Lane) -> None:
     """It may block: neither a look, a lease nor an answer that is kept holds up another thread."""
-    seen: list[tuple[bool, bool]] = []
+    seen: list[bool] = []
     store = Shared(lambda: seen.append(lane.taken))
     lane.runtime = Runtime({}, clock=lane.clock, store=store, listeners=[lane.recorder])
     lane.look()
@@ -162,7 +161,7 @@ def test_the_familys_own_transport_has_the_turn_until_the_body_is_taken(
 ) -> None:
     """The turn ends with the last of the body, also where the request leaves without our own headers; the answer is
     waited for without."""
-    seen: list[tuple[bool, bool]] = []
+    seen: list[bool] = []
     bodies: list[bytes] = []
 
     def handle(request: Any) -> Any:
@@ -179,7 +178,7 @@ def test_the_familys_own_transport_has_the_turn_until_the_body_is_taken(
     request = client.build_request("POST", CHAT_URL, json=CHAT_ASK, headers={**KEY, **control})
     original = request.stream
     assert client.send(request).json() == CHAT
-    assert seen == [SENDS, SENDS, FREE]
+    assert seen == [TAKEN, TAKEN, FREE]
     assert bodies == [request.content]
     assert request.stream is original
     lane.clean()
@@ -187,7 +186,7 @@ def test_the_familys_own_transport_has_the_turn_until_the_body_is_taken(
 
 def test_who_has_to_open_a_connection_has_no_turn(lane: Lane) -> None:
     """Where no connection is idle, or nobody can tell, the others do not wait for one to be opened."""
-    seen: list[tuple[bool, bool]] = []
+    seen: list[bool] = []
 
     def handle(request: Any) -> Any:
         seen.append(lane.taken)
@@ -242,9 +241,9 @@ def test_a_body_that_is_taken_again_is_the_same(lane: Lane) -> None:
 
     def handle(request: Any) -> Any:
         bodies.append(b"".join(request.stream))
-        other = held(lane.batons[0])
+        other = held(lane.baton)
         bodies.append(b"".join(request.stream))
-        assert lane.taken == SENDS
+        assert lane.taken == TAKEN
         other.release()
         return lane.answer()
 
@@ -296,7 +295,7 @@ def test_a_request_that_the_transport_changed_stays_so(lane: Lane) -> None:
 
 def test_a_hook_that_traces_runs_without_a_turn(lane: Lane) -> None:
     """Of a request that the app traces nobody knows how long its hook takes."""
-    seen: list[tuple[bool, bool]] = []
+    seen: list[bool] = []
 
     def handle(request: Any) -> Any:
         request.extensions["trace"]("connection.connect_tcp.started", {})
@@ -313,10 +312,9 @@ def test_a_hook_that_traces_runs_without_a_turn(lane: Lane) -> None:
 
 @pytest.mark.parametrize("mode", ["off", "observe"])
 def test_no_turns_unless_pacing_is_on(lane: Lane, mode: str) -> None:
-    """Switched off, or told to watch only, threads have no batons, and calls are as they were."""
+    """Switched off, or told to watch only, threads have no baton, and calls are as they were."""
     lane.setup([json_reply()], pacing={"mode": mode})
-    pacing = lane.runtime.engine.state.pacing
-    assert (pacing.sending, pacing.closing) == (None, None)
+    assert lane.runtime.engine.state.pacing.sending is None
     client = lane.client()
     assert [lane.ask(client).json() for _ in range(2)] == [CHAT] * 2
     assert lane.recorder.calls[0].started.waited == 0.0
@@ -332,20 +330,18 @@ def test_no_turns_where_threads_work_side_by_side(
     """On an interpreter without a global lock no thread takes it from another, and calls are as they were."""
     monkeypatch.setattr(sys, "_is_gil_enabled", lambda: gil, raising=False)
     lane.setup([json_reply()])
-    pacing = lane.runtime.engine.state.pacing
-    assert (pacing.sending is not None, pacing.closing is not None) == (gil, gil)
+    assert (lane.runtime.engine.state.pacing.sending is not None) == gil
     client = lane.client()
     assert [lane.ask(client).json() for _ in range(2)] == [CHAT] * 2
     assert lane.upstream == 1
 
 
 @pytest.mark.parametrize("way", ["asyncio-httpx", "asyncio-httpx2", "trio-httpx", "trio-httpx2"])
-def test_calls_of_a_loop_never_touch_a_baton(way: str) -> None:
-    """With both of them taken a loop's calls go on as ever: sent, read, kept, and answered from memory."""
+def test_calls_of_a_loop_never_touch_the_baton(way: str) -> None:
+    """With it taken a loop's calls go on as ever: sent, read, kept, and answered from memory."""
     lane = Lane(way)
     lane.setup([json_reply()])
-    locks = [held(baton) for baton in lane.batons]
-    waits = [baton.asked for baton in lane.batons]
+    lock, waits = held(lane.baton), lane.baton.asked
 
     async def scenario() -> list[Any]:
         client = lane.client()
@@ -353,11 +349,10 @@ def test_calls_of_a_loop_never_touch_a_baton(way: str) -> None:
 
     assert lane.run(scenario) == [CHAT] * 2
     assert lane.upstream == 1
-    assert lane.taken == (True, True)
-    assert [event.is_set() for event in waits] == [False, False]
+    assert lane.taken
+    assert not waits.is_set()
     assert [call.of(Paced) for call in lane.recorder.calls] == [[], []]
-    for lock in locks:
-        lock.release()
+    lock.release()
     lane.clean()
 
 
@@ -369,7 +364,6 @@ def test_calls_of_a_loop_never_touch_a_baton(way: str) -> None:
 )
 def test_a_call_says_what_it_waited(lane: Lane, wait: float, told: list[Paced]) -> None:
     """Its books begin when it came, and the first word of it is the wait, from a millisecond on."""
-    sending, _ = lane.batons
     script = lane.script.transport(lane.family, "sync")  # type: ignore[arg-type]
 
     def handle(request: Any) -> Any:
@@ -377,7 +371,7 @@ def test_a_call_says_what_it_waited(lane: Lane, wait: float, told: list[Paced]) 
         return lane.inner(script, request)
 
     client = lane.client(lane.transport(handle))
-    lock, waits = held(sending), sending.asked
+    lock, waits = held(lane.baton), lane.baton.asked
     call = Beside(lambda: lane.ask(client))
     try:
         assert waits.wait(PATIENCE)
@@ -405,22 +399,4 @@ def test_a_call_that_did_not_wait_says_nothing(lane: Lane) -> None:
     (recorded,) = lane.recorder.calls
     assert (recorded.started.waited, recorded.of(Paced)) == (0.0, [])
     assert lane.last().duration == 0.25
-    lane.clean()
-
-
-def test_a_wait_to_close_is_part_of_the_call(lane: Lane) -> None:
-    """Who waits to close its books was answered all the same: nothing is told of it but the time."""
-    _, closing = lane.batons
-    client = lane.client()
-    lock, waits = held(closing), closing.asked
-    call = Beside(lambda: lane.ask(client))
-    try:
-        assert waits.wait(PATIENCE)
-        lane.clock.advance(0.5)
-    finally:
-        lock.release()
-    assert call.result().json() == CHAT
-    (recorded,) = lane.recorder.calls
-    assert (recorded.started.waited, recorded.of(Paced)) == (0.0, [])
-    assert lane.last().duration == 0.5
     lane.clean()

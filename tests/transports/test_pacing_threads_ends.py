@@ -1,5 +1,4 @@
-"""However a call ends, and whatever interrupts it, its thread's turns end with it: the books are closed in one, and none
-is left behind."""
+"""However a call ends, and whatever interrupts it, its thread's turn ends with it: none is left behind."""
 
 from __future__ import annotations
 
@@ -7,57 +6,20 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from lane_lab import CLOSES, FREE, Lane, Looked, held
+from lane_lab import FREE, Lane, held
 from replies import CHAT, dumped
 from transport_lab import CHAT_ASK, CHAT_FRAMES, CHAT_URL, JSON_TYPE, KEY, json_reply, stream_reply
 
 # The end of a reply
 
 
-def test_books_are_closed_and_an_answer_is_kept_in_a_turn(
+def test_an_answer_is_kept_and_its_body_closed_without_a_turn(
     lane: Lane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One thread at a time keeps its answer in this process's store, and others send meanwhile."""
-    seen: list[tuple[bool, bool]] = []
+    """Who has its reply has no turn: others send while its books are closed, and while its connection goes back."""
+    seen: list[bool] = []
     store = lane.runtime.engine.state.store
     put = store.put
-
-    def probing(*given: Any) -> bool:
-        seen.append(lane.taken)
-        return put(*given)
-
-    monkeypatch.setattr(store, "put", probing)
-    assert lane.ask(lane.client()).json() == CHAT
-    assert seen == [CLOSES]
-    lane.clean()
-
-
-def test_a_stream_of_the_apps_own_is_closed_without_a_turn(lane: Lane) -> None:
-    """Nobody knows what it does as it is closed."""
-    seen: list[tuple[bool, bool]] = []
-
-    class Own(lane.module.SyncByteStream):  # type: ignore[misc,name-defined]
-        """A body that looks at what is taken as it is closed."""
-
-        def __iter__(self) -> Iterator[bytes]:
-            yield dumped(CHAT)
-
-        def close(self) -> None:
-            """Look."""
-            seen.append(lane.taken)
-
-    client = lane.client(
-        lane.transport(lambda request: lane.module.Response(200, headers=JSON_TYPE, stream=Own()))
-    )
-    assert lane.ask(client).json() == CHAT
-    assert seen
-    assert set(seen) == {FREE}
-    lane.clean()
-
-
-def test_the_familys_own_body_is_closed_in_a_turn(lane: Lane) -> None:
-    """It gives its connection back to the pool, which is work and no waiting."""
-    seen: list[tuple[bool, bool]] = []
 
     class Content:
         """A connection's body."""
@@ -69,9 +31,14 @@ def test_the_familys_own_body_is_closed_in_a_turn(lane: Lane) -> None:
             """Look at what is taken."""
             seen.append(lane.taken)
 
+    def probing(*given: Any) -> bool:
+        seen.append(lane.taken)
+        return put(*given)
+
+    monkeypatch.setattr(store, "put", probing)
     client = lane.client(lane.pooled(lambda request: list(request.stream) and lane.answer(Content())))
     assert lane.ask(client).json() == CHAT
-    assert seen[0] == CLOSES
+    assert seen == [FREE] * 2
     lane.clean()
 
 
@@ -169,36 +136,25 @@ def passed(lane: Lane) -> None:
     ids=lambda ending: str(ending.__name__),
 )  # fmt: skip
 def test_no_turn_is_left_behind(lane: Lane, ending: Callable[[Lane], None]) -> None:
-    """However a call ends, both batons are free afterwards, and nobody waits for one."""
+    """However a call ends, the baton is free afterwards, and nobody waits for it."""
     ending(lane)
     lane.clean()
     assert lane.script.opened == lane.script.closed
 
 
-def interrupt_as_it_waits(lane: Lane, baton: Looked) -> None:
-    """A call that somebody else's turn holds up there, and a signal's handler raises in it."""
+def test_who_is_interrupted_as_it_waits_to_send_has_not_sent(lane: Lane) -> None:
+    """A signal's handler raises in a call that somebody else's turn holds up: the interrupt is the caller's, its books
+    are closed, and its place in the line is gone."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    lock = held(baton)
-    baton.then = interrupt
+    lock = held(lane.baton)
+    lane.baton.then = interrupt
     with pytest.raises(KeyboardInterrupt):
         lane.ask(lane.client())
     lock.release()
-
-
-def test_who_is_interrupted_as_it_waits_to_send_has_not_sent(lane: Lane) -> None:
-    """The interrupt is the caller's, its books are closed, and its place in the line is gone."""
-    interrupt_as_it_waits(lane, lane.batons[0])
     assert lane.upstream == 0
-    lane.clean()
-
-
-def test_who_is_interrupted_as_it_waits_to_close_lets_go_of_its_reply(lane: Lane) -> None:
-    """Its books are closed and so is its body, as for any interrupt; nobody follows it for ever."""
-    interrupt_as_it_waits(lane, lane.batons[1])
-    assert lane.script.opened == lane.script.closed == 1
     lane.clean()
 
 
@@ -225,6 +181,6 @@ def test_a_call_from_inside_of_a_turn_goes_on(lane: Lane) -> None:
 
     lane.runtime.listen(Asking())
     assert [lane.ask(client).json(), *inner] == [CHAT] * 2
-    assert lane.batons[0].asked.is_set()
+    assert lane.baton.asked.is_set()
     assert lane.upstream == 2
     lane.clean()

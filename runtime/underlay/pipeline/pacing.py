@@ -38,8 +38,7 @@ class _Held:
 
 class Pacing:
     """The turns of a process, by event loop; each loop's are touched in that loop's thread alone, so there is
-    no lock. And the batons of its threads, for those who send and for those who close a reply's books; None
-    where they take no turns.
+    no lock. And the baton of its threads, for those who send; None where they take no turns.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -53,7 +52,6 @@ class Pacing:
         self._turns: dict[Hashable, Turns[_Held]] = {}
         alternate = pacing.mode is Mode.ENFORCE and _one_at_a_time()
         self.sending = Baton(_LONGEST) if alternate else None
-        self.closing = Baton(_LONGEST) if alternate else None
 
     def holds(self, ports: Ports) -> bool:
         """Whether the call of these ports must wait for its turn to be sent."""

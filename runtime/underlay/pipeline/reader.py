@@ -205,31 +205,23 @@ class Body:
             ending = mishap.ending
         stored = False
         try:
-            try:
-                if ports.alternates and (baton := self._engine.state.pacing.closing) is not None:
-                    ports.take_turn(baton)
-            finally:
-                ending, entry = self._settle(ports.now(), ending, mishap)
+            ending, entry = self._settle(ports.now(), ending, mishap)
             if entry is not None:
                 stored = await self._keep(ports, entry)
         finally:
-            try:
-                with self.lock:
-                    self.flight.end(ending, error if ending is not _COMPLETE else None)
-                self._land(ports.now(), ports, ending, stored=stored)
-                if self._waiting:  # after the end nobody enlists
-                    self._wake()
-                # A coroutine that is being closed (GeneratorExit) cannot wait.
-                if self.upstream is not None and not isinstance(error, GeneratorExit):
-                    try:
-                        await ports.close(self.upstream)
-                    except Exception:
-                        # The reader is about to be given the error that matters: a second must not hide it.
-                        if error is None:
-                            raise
-            finally:
-                if ports.turn is not None:
-                    ports.give_turn()
+            with self.lock:
+                self.flight.end(ending, error if ending is not _COMPLETE else None)
+            self._land(ports.now(), ports, ending, stored=stored)
+            if self._waiting:  # after the end nobody enlists
+                self._wake()
+            # A coroutine that is being closed (GeneratorExit) cannot wait.
+            if self.upstream is not None and not isinstance(error, GeneratorExit):
+                try:
+                    await ports.close(self.upstream)
+                except Exception:
+                    # The reader is about to be given the error that matters: a second must not hide it.
+                    if error is None:
+                        raise
 
     def _settle(self, now: float, ending: Ending, mishap: Mishap | None) -> tuple[Ending, Entry | None]:
         if self._attempt is None:

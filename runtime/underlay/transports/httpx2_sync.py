@@ -135,8 +135,6 @@ class Ports(BasePorts):
         source = upstream.raw
         assert isinstance(source, Source)  # noqa: S101 ports of this family made it
         stream: Any = source.stream
-        if not source.plain:
-            self.give_turn()  # who knows what the app's own does
         if hasattr(stream, "close"):
             stream.close()
         if isinstance(source.iterator, GeneratorType):
