@@ -104,7 +104,7 @@ class Statistics:
         self._lock = Lock()
         self._models: dict[tuple[str, str], ModelStats] = {}
         self.faults: Counter[str] = Counter()
-        self.told: deque[tuple[str, str, CallEvent]] = deque()
+        self.told: deque[tuple[tuple[str, str], CallEvent]] = deque()
 
     def forked(self) -> None:
         """In a fork child: a fresh lock, and totals from zero, as the child exports under its own instance
@@ -116,11 +116,11 @@ class Statistics:
 
     def start(self, started: CallStarted) -> _Counting:
         """A call began."""
-        return _Counting(self, started.provider, started.model)
+        return _Counting(self, (started.provider, started.model))
 
     def counting(self, provider: str, model: str) -> _Counting:
         """What counts the events of a call of this model."""
-        return _Counting(self, provider, model)
+        return _Counting(self, (provider, model))
 
     def settle(self) -> None:
         """Count what was noted, unless somebody is at it: a finaliser of the app may come here in the middle
@@ -132,10 +132,11 @@ class Statistics:
                 self._lock.release()
 
     def _settle(self) -> None:
-        told = self.told
+        told, models = self.told, self._models
         for _ in range(len(told)):
-            provider, model, event = told.popleft()
-            _COUNTED[type(event)](self._of(provider, model), event)
+            name, event = told.popleft()
+            stats = models.get(name)
+            _COUNTED[type(event)](self._of(*name) if stats is None else stats, event)
 
     def dispatch(self, started: BatchStarted) -> None:
         """A window left. How it ends is counted call by call."""
@@ -257,16 +258,15 @@ def _copy(stats: ModelStats) -> ModelStats:
 class _Counting(QuietHandle):
     """Statistics' hold on one call."""
 
-    __slots__ = ("_model", "_provider", "_statistics")
+    __slots__ = ("_name", "_statistics")
 
-    def __init__(self, statistics: Statistics, provider: str, model: str) -> None:
+    def __init__(self, statistics: Statistics, name: tuple[str, str]) -> None:
         self._statistics = statistics
-        self._provider = provider
-        self._model = model
+        self._name = name
 
     def event(self, event: CallEvent) -> None:
         if type(event) in _COUNTED:
             told = self._statistics.told
-            told.append((self._provider, self._model, event))
+            told.append((self._name, event))
             if len(told) >= _TOLD_LIMIT:
                 self._statistics.settle()

@@ -6,7 +6,6 @@ import json
 import math
 import subprocess
 import sys
-import time as clock
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -409,14 +408,6 @@ def test_the_file_is_what_the_generator_writes() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_table_loads_in_well_under_a_blink() -> None:
-    """Reading and opening the table takes less than 10 ms (the best of five, since the machine is shared),
-    and is small."""
-
-    def load() -> float:
-        began = clock.perf_counter()
-        PriceBook.from_json(json.loads(FILE.read_bytes()))
-        return clock.perf_counter() - began
-
-    assert min(load() for _ in range(5)) < 0.010
+def test_the_table_is_small() -> None:
+    """Whoever starts a runtime reads it whole: what that takes is measured among the starts of the benchmarks."""
     assert FILE.stat().st_size < 400_000

@@ -88,7 +88,8 @@ def shared(source: Source, home: Any, cap: int = 10**6) -> tuple[Body, Callable[
     body = Body(runtime.engine, Flight(cap), Upstream(200, [], None))
 
     def reader() -> Reader:
-        call = Call(Watched([], [], runtime.engine.faults), 0.0, stream=True)
+        call = Call(Watched([], [], runtime.engine.faults), 0.0)
+        call.stream = True
         return Reader(body, call, ports)
 
     return body, reader

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -187,3 +188,103 @@ def test_who_waits_is_counted_and_woken() -> None:
     flights.answered(lead, body)
     assert [caller.woken for caller in callers] == [[waiter] for waiter in waiters]
     assert (body.expected, lead.waiting, lead.outcome) == (2, None, body)
+
+
+class Seen(Lead):
+    """A lead at whose head something happens: just before it is there, or just after."""
+
+    before: Callable[[], object] | None = None
+    after: Callable[[], object] | None = None
+    kept: Any = None
+
+    @property
+    def outcome(self) -> Any:
+        """What became of it."""
+        return self.kept
+
+    @outcome.setter
+    def outcome(self, outcome: Any) -> None:
+        if self.before is not None:
+            self.before()
+        self.kept = outcome
+        if self.after is not None:
+            self.after()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_nobody_waits_for_a_head_that_has_come(moment: str) -> None:
+    """The head is told without the lock: who comes to wait just before is woken, who comes just after finds it."""
+    flights, body, late = Flights(), Body(), Caller("a")
+    lead, got = Seen(KEY, Caller("a"), None), list[object]()  # type: ignore[arg-type]
+    setattr(lead, moment, lambda: got.append(flights.wait(lead, late)))  # type: ignore[arg-type]
+    flights.answered(lead, body)
+    (waiter,) = got
+    assert lead.outcome is body
+    assert not lead.waiting
+    if moment == "before":
+        assert (late.woken, body.expected) == ([waiter], 1)
+    else:
+        assert (waiter, late.woken, body.expected) == (None, [], 0)
+
+
+def test_a_head_that_comes_while_somebody_takes_its_place_is_found() -> None:
+    """Who stands in line looks once more: the head was told to those who stood there before."""
+    flights, body, late = Flights(), Body(), Caller("a")
+    lead, _ = enter(flights, Caller("a"))
+
+    def waiter() -> object:
+        flights.answered(lead, body)
+        return object()
+
+    late.waiter = waiter  # type: ignore[method-assign]
+    assert flights.wait(lead, late) is None  # type: ignore[arg-type]
+    assert (lead.outcome, lead.waiting, body.expected) == (body, {}, 0)
+
+
+def test_who_leaves_as_the_head_comes_is_not_expected() -> None:
+    """Its wait is over between the head and the look at those who wait."""
+    flights, body, late = Flights(), Body(), Caller("a")
+    lead = Seen(KEY, Caller("a"), None)  # type: ignore[arg-type]
+    assert flights.wait(lead, late) is not None  # type: ignore[arg-type]
+    lead.after = lambda: flights.leave(lead, late)  # type: ignore[arg-type]
+    flights.answered(lead, body)
+    assert (late.woken, body.expected) == ([], 0)
+
+
+@pytest.mark.usefixtures("restless")
+def test_threads_that_wait_for_a_head_are_all_woken_or_find_it() -> None:
+    """Eight come as it does, five hundred times: nobody is forgotten, and as many are expected as were woken."""
+    flights, bodies, callers = Flights(), list[Body](), list[Caller]()
+    waited = Counter[bool]()
+    gate, check = threading.Barrier(9), threading.Lock()
+    leads = [enter(flights, Caller("a"))[0]]
+
+    def follow() -> None:
+        for _ in range(500):
+            gate.wait(PATIENCE)
+            caller = Caller("a")
+            waiter = flights.wait(leads[-1], caller)  # type: ignore[arg-type]
+            with check:
+                waited[waiter is not None] += 1
+                if waiter is not None:
+                    callers.append(caller)
+            gate.wait(PATIENCE)
+
+    threads = [threading.Thread(target=follow, daemon=True) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for _ in range(500):
+        body = Body()
+        gate.wait(PATIENCE)
+        flights.answered(leads[-1], body)
+        gate.wait(PATIENCE)  # whoever waits has been woken: nothing else comes
+        with check:
+            bodies.append(body)
+        flights.landed(leads[-1], keep, stored=True)
+        leads.append(enter(flights, Caller("a"))[0])
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert not any(thread.is_alive() for thread in threads)
+    assert [len(caller.woken) for caller in callers] == [1] * len(callers)
+    assert sum(body.expected for body in bodies) == waited[True]
+    assert waited.total() == 4000

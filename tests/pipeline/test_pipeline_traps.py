@@ -93,9 +93,9 @@ def reader_of(body: Body, runtime: Runtime, ports: Any) -> tuple[Reader, Recorde
     from underlay.telemetry.events import CallStarted
 
     handle = recorder.start(CallStarted("openai", "chat", "m", True, "h", None))
-    return Reader(
-        body, Call(Watched([handle], [handle], runtime.engine.faults), 0.0, stream=True), ports
-    ), recorder
+    call = Call(Watched([handle], [handle], runtime.engine.faults), 0.0)
+    call.stream = True
+    return Reader(body, call, ports), recorder
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])

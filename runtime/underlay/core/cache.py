@@ -3,7 +3,6 @@ bytes."""
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 
 from underlay.records import record
@@ -170,6 +169,7 @@ _DROPPED: Final[frozenset[bytes]] = frozenset(
         b"x-correlation-id", b"x-amzn-requestid", b"x-amzn-trace-id", b"x-cloud-trace-context",
     )
 )  # fmt: skip
+_SPELLINGS: Final = 1024
 _DROPPED_PREFIXES: Final = (b"x-ratelimit-", b"ratelimit", b"anthropic-ratelimit-")
 
 
@@ -182,10 +182,20 @@ def replay_headers(
 
 def stored_headers(raw: Sequence[tuple[bytes, bytes]]) -> RawHeaders:
     """The headers that are kept with an entry: those of the answer, not those of the exchange."""
-    return tuple([header for header in raw if _stays(header[0])])
+    return tuple([header for header in raw if _stays[header[0]]])
 
 
-@lru_cache(maxsize=1024)
-def _stays(name: bytes) -> bool:
-    lower = name.lower()
-    return lower not in _DROPPED and not lower.startswith(_DROPPED_PREFIXES)
+class _Stays(dict[bytes, bool]):
+    """Whether a header stays, by its name as it is spelled. Names come from outside: bounded, found out anew
+    when full."""
+
+    def __missing__(self, name: bytes) -> bool:
+        lower = name.lower()
+        stays = lower not in _DROPPED and not lower.startswith(_DROPPED_PREFIXES)
+        if len(self) >= _SPELLINGS:
+            self.clear()
+        self[name] = stays
+        return stays
+
+
+_stays = _Stays()

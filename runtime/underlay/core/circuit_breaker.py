@@ -79,6 +79,9 @@ class Counts:
     transitions: int = 0
 
 
+_FIRST_LEAVE = Permit(0)
+
+
 @dataclass(slots=True)
 class Circuit:
     """State of one breaker."""
@@ -93,6 +96,7 @@ class Circuit:
     _probe: int = 0
     _probe_at: float | None = None
     _causes: deque[bytes] = field(default_factory=lambda: deque(maxlen=_CAUSES))
+    _leave: Permit = _FIRST_LEAVE  # of every attempt in this generation while it is closed
 
     def state(self, now: float) -> CircuitState:
         """The state as a reader should see it: an open circuit whose recovery is due reads `half_open`."""
@@ -126,7 +130,7 @@ class Circuit:
         """Take a permit for one attempt, or be refused. An open circuit that is due becomes half_open
         here."""
         if self._state is _CLOSED:
-            return Permit(self._generation), None
+            return self._leave, None
         refused = self.look(now)
         if refused is not None:
             return refused, None
@@ -209,4 +213,5 @@ class Circuit:
         elif state is _CLOSED:
             self._failures = 0
             self._causes.clear()
+            self._leave = Permit(self._generation)
         return changed

@@ -35,6 +35,7 @@ _NOTHING = Verdict.NOTHING
 _COMPLETE, _DROPPED, _TRUNCATED, _FAILED = Ending.COMPLETE, Ending.DROPPED, Ending.TRUNCATED, Ending.FAILED
 _OFF = Mode.OFF
 
+_FIRST = AttemptStarted(1)  # nobody changes it: one for all
 _UNKNOWN = Outcome(complete=False, lost=True)
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _ENTRY_OVERHEAD = 1024  # bytes an entry takes besides its body: key, headers, objects
@@ -90,7 +91,7 @@ class Attempt:
         self.spent: tuple[float | None, Usage | None] | None = None
         self.stream = False
         if sent:
-            watched.event(AttemptStarted(number))
+            watched.event(_FIRST if number == 1 else AttemptStarted(number))
 
     def answered(self, upstream: Upstream) -> None:
         """The head of the reply came."""

@@ -19,8 +19,9 @@ _ALONE = BatchMode.ALONE
 
 
 class Call:
-    """Ends once, with its reader. Times are seconds on the runtime's clock. `saved` is what its own request
-    would have cost, for a call that read another's answer."""
+    """Ends once, with its reader. Times are seconds on the runtime's clock. `stream`: its answer is one, or
+    while there is none was asked for as one. `saved` is what its own request would have cost, for a call
+    that read another's answer."""
 
     __slots__ = (
         "_chunks",
@@ -37,10 +38,10 @@ class Call:
         "watched",
     )
 
-    def __init__(self, watched: Watched, started: float, *, stream: bool) -> None:
+    def __init__(self, watched: Watched, started: float) -> None:
         self.watched = watched
         self.started = started
-        self.stream = stream
+        self.stream = False
         self.result = _BYPASS
         self.batch_mode = _ALONE
         self.status: int | None = None
@@ -68,6 +69,7 @@ class Call:
             first = self._first - self.started
             if self._chunks > 1:
                 interval = (self._last - self._first) / (self._chunks - 1)
+        saved_usd, saved_usage = self.saved
         self.watched.event(
             CallEnded(
                 self.result,
@@ -80,6 +82,7 @@ class Call:
                 interval,
                 self.batch_mode,
                 self.watched.trace_id(),
-                *self.saved,
+                saved_usd,
+                saved_usage,
             )
         )

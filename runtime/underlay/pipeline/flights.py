@@ -77,7 +77,7 @@ class Lead:
         "watched",
     )
 
-    def __init__(self, key: bytes, ports: Ports, watched: Watched, *, contended: bool) -> None:
+    def __init__(self, key: bytes, ports: Ports, watched: Watched) -> None:
         self.seen = ports.now()
         self.key = key
         self.home: Hashable = ports.home
@@ -85,7 +85,7 @@ class Lead:
         self.timeouts: Timeouts = ports.timeouts
         self.watched = watched
         self.leases = True
-        self.contended = contended
+        self.contended = False
         self.outcome: Outcome = _SENDING
         self.token = 0
         self.renew_at = _NEVER
@@ -113,7 +113,8 @@ class Flights:
     def enter(self, key: bytes, ports: Ports, watched: Watched) -> tuple[Lead, bool]:
         """The lead of this key in the caller's home, and whether it is the caller itself: when there is none,
         or none that it may follow."""
-        mine = Lead(key, ports, watched, contended=self._shared)
+        mine = Lead(key, ports, watched)
+        mine.contended = self._shared
         alone = [mine]
         # One step, and never half done: a key that nobody else asks for needs no lock.
         if self._leads.setdefault(key, alone) is alone:
@@ -159,13 +160,15 @@ class Flights:
     def wait(self, lead: Lead, ports: Ports) -> object | None:
         """A waiter for the lead's head, or None when it is sending no more."""
         with self._lock:
-            if lead.outcome is not _SENDING:
-                return None
             waiter = ports.waiter()
             if lead.waiting is None:
                 lead.waiting = {}
             lead.waiting[ports] = waiter
-            return waiter
+            # Looked at last: who brings the head says so first, and then looks for those who wait.
+            if lead.outcome is _SENDING:
+                return waiter
+            del lead.waiting[ports]
+            return None
 
     def leave(self, lead: Lead, ports: Ports) -> None:
         """Who waited for the lead's head comes no more: its body does not expect them."""
@@ -205,10 +208,11 @@ class Flights:
 
     def answered(self, lead: Lead, body: Joinable) -> None:
         """The head came: the body can be joined, and is told how many will."""
+        lead.outcome = body
+        if lead.waiting is None:  # nobody has come, and who comes now finds the body: no lock
+            return
         with self._lock:
-            lead.outcome = body
-            if (waiting := lead.waiting) is not None:
-                lead.waiting = None
+            waiting, lead.waiting = lead.waiting, None
         if waiting:
             body.expect(len(waiting))  # before the first of them can come
             _wake(waiting.items())

@@ -105,9 +105,10 @@ def _open(flow: Flow) -> None:
         flow.waited,
     )
     now = flow.ports.now()
-    flow.call = Call(flow.engine.watch.start(started), now - flow.waited, stream=ask.stream)
+    call = flow.call = Call(flow.engine.watch.start(started), now - flow.waited)
+    call.stream = ask.stream
     if flow.waited >= _TOLD:
-        flow.call.watched.event(Paced(flow.waited))
+        call.watched.event(Paced(flow.waited))
 
 
 async def _acted(flow: Flow, answer: Step) -> Reply | None:

@@ -275,8 +275,11 @@ class Reader:
         self._call = call
         self._ports = ports
         self._primed: bytes | Over | None = None
-        with body.lock:
-            self._number = body.flight.join(waited=follows)
+        if follows:
+            with body.lock:
+                self._number = body.flight.join(waited=True)
+        else:  # who brings a body is the first that knows it
+            self._number = body.flight.join()
 
     @classmethod
     def joining(cls, body: Body, call: Call, ports: Ports) -> Reader | None:

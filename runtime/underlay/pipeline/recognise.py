@@ -65,6 +65,8 @@ class Memo:
 
     def get(self, raw: bytes) -> Known | None:
         """What these bytes mean, if they were seen."""
+        if raw not in self._known:  # who asks something new needs no lock to find nothing
+            return None
         with self._lock:
             known = self._known.get(raw)
             if known is not None:

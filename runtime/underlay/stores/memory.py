@@ -33,6 +33,8 @@ class MemoryStore(Generic[V]):
     def get(self, key: bytes, now: float) -> V | None:
         """The entry, made the most recently used, or None. One that outlived its time is removed and
         counted."""
+        if key not in self._entries:  # nothing is found without the lock as well
+            return None
         with self._lock:
             entry = self._entries.get(key)
             if entry is None:

@@ -75,9 +75,9 @@ class Source:
 
     __slots__ = ("iterator", "plain", "stream")
 
-    def __init__(self, stream: object, *, plain: bool = False) -> None:
+    def __init__(self, stream: object) -> None:
         self.stream = stream
-        self.plain = plain
+        self.plain = False
         self.iterator: Any = None
 
 

@@ -97,8 +97,11 @@ class Ports(BasePorts):
         self.response = response
         stream, headers = _body(response)  # the response is about to be given ours
         kind = type(stream)
-        plain = (kind.__module__ == _OWN or kind is httpx2.ByteStream) and "trace" not in outgoing.extensions
-        return Upstream(response.status_code, headers, Source(stream, plain=plain))
+        source = Source(stream)
+        source.plain = (
+            kind.__module__ == _OWN or kind is httpx2.ByteStream
+        ) and "trace" not in outgoing.extensions
+        return Upstream(response.status_code, headers, source)
 
     def _leaving(self, request: httpx2.Request) -> tuple[Any, Any] | None:
         """Have the turn end with the request's body: the one that tells, and the caller's. Only of the
