@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from underlay.pipeline.baton import Baton, hand_on
+from underlay.pipeline.baton import Baton, Turn, hand_on
 
 PATIENCE = 15.0  # seconds of real time after which a test that hangs fails
 
@@ -17,43 +17,71 @@ class Waiting(threading.Thread):
     def __init__(self, baton: Baton) -> None:
         super().__init__(daemon=True)
         self._baton = baton
-        self.got: list[threading.Lock | None] = []
+        self.got: list[Turn | None] = []
         self.start()
 
     def run(self) -> None:
         """Wait."""
         self.got.append(self._baton.wait())
 
-    def result(self) -> threading.Lock | None:
+    def result(self) -> Turn | None:
         """What it got."""
         self.join(PATIENCE)
         return self.got[0]
 
 
-def taken(baton: Baton) -> threading.Lock:
+class Taking(Waiting):
+    """Takes a baton beside the test, where it is free."""
+
+    def run(self) -> None:
+        """Take."""
+        self.got.append(self._baton.take())
+
+
+def elsewhere(baton: Baton) -> Turn | None:
+    """What another thread gets that does not wait."""
+    return Taking(baton).result()
+
+
+def taken(baton: Baton) -> Turn:
     """Take what is free."""
-    lock = baton.take()
-    assert lock is not None
-    return lock
+    turn = baton.take()
+    assert turn is not None
+    return turn
 
 
 def test_it_is_taken_by_one_and_handed_on() -> None:
     """Who comes first has it, who comes next has not, and once it is handed on it can be taken again."""
     baton = Baton(PATIENCE)
-    lock = taken(baton)
-    assert baton.take() is None
-    hand_on(lock)
-    assert taken(baton) is lock
+    turn = taken(baton)
+    assert elsewhere(baton) is None
+    hand_on(turn)
+    assert elsewhere(baton) is not None
 
 
 def test_who_waits_has_it_when_it_is_handed_on() -> None:
     """A thread that waits has the baton after the one that had it, and then nobody else can take it."""
     baton = Baton(PATIENCE)
-    lock = taken(baton)
+    turn = taken(baton)
     waiting = Waiting(baton)
-    hand_on(lock)
-    assert waiting.result() is lock
+    hand_on(turn)
+    assert waiting.result() is not None
     assert baton.take() is None
+
+
+def test_a_thread_has_it_once() -> None:
+    """Who comes again from inside of its turn has the same one, which is over when the first of the two ends it, and
+    then it is anybody's. Of another thread's turn nothing is taken away."""
+    baton = Baton(PATIENCE)
+    turn = taken(baton)
+    assert baton.take() is turn
+    hand_on(turn)
+    next_ = elsewhere(baton)
+    assert next_ is not None
+    hand_on(turn)
+    assert baton.take() is None
+    hand_on(next_)
+    assert baton.take() not in (None, turn, next_)
 
 
 def test_never_two_at_a_time_have_it() -> None:
@@ -62,12 +90,12 @@ def test_never_two_at_a_time_have_it() -> None:
 
     def work() -> None:
         for _ in range(50):
-            lock = baton.take() or baton.wait()
-            assert lock is not None
+            turn = baton.take() or baton.wait()
+            assert turn is not None
             inside[0] += 1
             most[0] = max(most[0], inside[0])
             inside[0] -= 1
-            hand_on(lock)
+            hand_on(turn)
         done.append(1)
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(20)]
@@ -86,9 +114,9 @@ def test_one_that_is_not_handed_on_heals(waiting: int) -> None:
     baton = Baton(0.25)  # all of them wait by then
     lost = taken(baton)
     assert [each.result() for each in [Waiting(baton) for _ in range(waiting)]] == [None] * waiting
-    lock = taken(baton)
-    assert lock is not lost
+    turn = taken(baton)
+    assert turn is not lost
     hand_on(lost)
-    assert baton.take() is None
-    hand_on(lock)
-    assert taken(baton) is lock
+    assert elsewhere(baton) is None
+    hand_on(turn)
+    assert elsewhere(baton) is not None

@@ -11,7 +11,7 @@ from typing import Any
 from replies import CHAT, dumped
 from transport_lab import CHAT_ASK, CHAT_URL, JSON_TYPE, KEY, Lab
 
-from underlay.pipeline.baton import Baton
+from underlay.pipeline.baton import Baton, Turn
 from underlay.stores.memory import MemoryStore
 from underlay.telemetry.events import CallEnded
 
@@ -190,8 +190,9 @@ class Beside(threading.Thread):
         return self._value
 
 
-def held(baton: Baton) -> Any:
-    """Take it, as a thread does that does not give it back."""
-    lock = baton.take()
-    assert lock is not None
-    return lock
+def held(baton: Baton) -> Turn:
+    """Take it, as another thread does that does not hand it on."""
+    turn = baton.take()
+    assert turn is not None
+    turn.thread = 0  # no thread's: that of one that has ended is given to the next
+    return turn

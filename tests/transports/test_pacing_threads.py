@@ -14,6 +14,7 @@ from replies import CHAT
 from transport_lab import CHAT_ASK, CHAT_FRAMES, CHAT_URL, KEY, json_reply
 
 from underlay import Runtime
+from underlay.pipeline.baton import hand_on
 from underlay.telemetry.attributes import CacheResult
 from underlay.telemetry.events import CallEnded, Paced
 from underlay.transports.common import has_idle
@@ -244,7 +245,7 @@ def test_a_body_that_is_taken_again_is_the_same(lane: Lane) -> None:
         other = held(lane.baton)
         bodies.append(b"".join(request.stream))
         assert lane.taken == TAKEN
-        other.release()
+        hand_on(other)
         return lane.answer()
 
     client = lane.client(lane.pooled(handle))
@@ -341,7 +342,7 @@ def test_calls_of_a_loop_never_touch_the_baton(way: str) -> None:
     """With it taken a loop's calls go on as ever: sent, read, kept, and answered from memory."""
     lane = Lane(way)
     lane.setup([json_reply()])
-    lock, waits = held(lane.baton), lane.baton.asked
+    turn, waits = held(lane.baton), lane.baton.asked
 
     async def scenario() -> list[Any]:
         client = lane.client()
@@ -352,7 +353,7 @@ def test_calls_of_a_loop_never_touch_the_baton(way: str) -> None:
     assert lane.taken
     assert not waits.is_set()
     assert [call.of(Paced) for call in lane.recorder.calls] == [[], []]
-    lock.release()
+    hand_on(turn)
     lane.clean()
 
 
@@ -371,13 +372,13 @@ def test_a_call_says_what_it_waited(lane: Lane, wait: float, told: list[Paced]) 
         return lane.inner(script, request)
 
     client = lane.client(lane.transport(handle))
-    lock, waits = held(lane.baton), lane.baton.asked
+    turn, waits = held(lane.baton), lane.baton.asked
     call = Beside(lambda: lane.ask(client))
     try:
         assert waits.wait(PATIENCE)
         lane.clock.advance(wait)
     finally:
-        lock.release()
+        hand_on(turn)
     assert call.result().json() == CHAT
     (recorded,) = lane.recorder.calls
     assert recorded.started.waited == wait

@@ -10,6 +10,8 @@ from lane_lab import FREE, Lane, held
 from replies import CHAT, dumped
 from transport_lab import CHAT_ASK, CHAT_FRAMES, CHAT_URL, JSON_TYPE, KEY, json_reply, stream_reply
 
+from underlay.pipeline.baton import hand_on
+
 # The end of a reply
 
 
@@ -149,38 +151,46 @@ def test_who_is_interrupted_as_it_waits_to_send_has_not_sent(lane: Lane) -> None
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    lock = held(lane.baton)
+    turn = held(lane.baton)
     lane.baton.then = interrupt
     with pytest.raises(KeyboardInterrupt):
         lane.ask(lane.client())
-    lock.release()
+    hand_on(turn)
     assert lane.upstream == 0
     lane.clean()
 
 
-def test_a_call_from_inside_of_a_turn_goes_on(lane: Lane) -> None:
-    """A listener that asks a model itself, as a call of the same thread begins, would wait for itself: it is answered
-    like anybody who waits in vain, and so is the call."""
-    client = lane.client()
-    lane.look(longest=0.01)
+@pytest.mark.parametrize("own", [True, False], ids=["the app's own transport", "the family's own transport"])
+def test_a_call_from_inside_of_a_turn_has_the_same(lane: Lane, own: bool) -> None:
+    """A listener that asks a model itself, as each call begins, waits for nobody, and least of all for itself: its call
+    ends the turn as it is sent, so that nobody else waits for it meanwhile."""
+    seen: list[bool] = []
+    pooled = lane.pooled(lambda request: list(request.stream) and lane.answer())
+    client = lane.probing(seen) if own else lane.client(pooled)
+    lane.look()
     inner: list[Any] = []
+    asking: list[str] = []
 
     class Asking:
-        """Asks as the first call begins."""
-
-        asks = True
+        """Asks as a call begins that is not its own."""
 
         def start(self, _: Any) -> None:
             """Ask."""
-            if self.asks:
-                self.asks = False
-                inner.append(lane.ask(client, "another").json())
+            if not asking:
+                asking.append("now")
+                inner.append(lane.ask(client, f"inner {len(inner)}").json())
+                seen.append(lane.taken)
+                asking.clear()
 
         def event(self, _: Any) -> None:
             """Nothing."""
 
     lane.runtime.listen(Asking())
-    assert [lane.ask(client).json(), *inner] == [CHAT] * 2
-    assert lane.baton.asked.is_set()
-    assert lane.upstream == 2
+    baton = lane.baton
+    lock = baton._lock
+    assert [lane.ask(client, f"outer {number}").json() for number in range(3)] == [CHAT] * 3
+    assert inner == [CHAT] * 3
+    assert set(seen) == {FREE}
+    assert not baton.asked.is_set()
+    assert baton._lock is lock  # nobody took it to be lost
     lane.clean()

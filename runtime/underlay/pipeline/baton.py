@@ -9,9 +9,20 @@ T. Price, "The convoy phenomenon", SIGOPS Operating Systems Review 13(2), 1979).
 
 from __future__ import annotations
 
-from threading import Lock
+from threading import Lock, get_ident
 
-__all__ = ["Baton", "hand_on"]
+__all__ = ["Baton", "Turn", "hand_on"]
+
+
+class Turn:
+    """A thread has the baton, until it hands it on (`lock` is None then). A call that this thread makes from
+    inside of the turn, as a listener may, has the same one: it is over when either of them ends it."""
+
+    __slots__ = ("lock", "thread")
+
+    def __init__(self, lock: Lock) -> None:
+        self.lock: Lock | None = lock
+        self.thread = get_ident()
 
 
 class Baton:
@@ -23,27 +34,38 @@ class Baton:
     that one has the interpreter.
     """
 
-    __slots__ = ("_lock", "_longest")
+    __slots__ = ("_last", "_lock", "_longest")
 
     def __init__(self, longest: float) -> None:
         self._longest = longest
         self._lock = Lock()
+        self._last: Turn | None = None
 
-    def take(self) -> Lock | None:
-        """The baton, where nobody has it: to be handed on."""
+    def take(self) -> Turn | None:
+        """The baton, where nobody else has it: to be handed on."""
         lock = self._lock
-        return lock if lock.acquire(blocking=False) else None
+        if lock.acquire(blocking=False):
+            return self._taken(lock)
+        last = self._last
+        mine = last is not None and last.lock is lock and last.thread == get_ident()
+        return last if mine else None
 
-    def wait(self) -> Lock | None:
+    def wait(self) -> Turn | None:
         """The baton when those ahead have handed it on. None: they do not, go on without."""
         lock = self._lock
         if lock.acquire(timeout=self._longest):
-            return lock
+            return self._taken(lock)
         if lock is self._lock:
             self._lock = Lock()
         return None
 
+    def _taken(self, lock: Lock) -> Turn:
+        turn = self._last = Turn(lock)
+        return turn
 
-def hand_on(lock: Lock) -> None:
-    """The turn is over."""
-    lock.release()
+
+def hand_on(turn: Turn) -> None:
+    """The turn is over. Once."""
+    lock, turn.lock = turn.lock, None
+    if lock is not None:
+        lock.release()

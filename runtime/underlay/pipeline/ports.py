@@ -9,10 +9,9 @@ from underlay.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Sequence
-    from threading import Lock
 
     from underlay.core.cache import Entry
-    from underlay.pipeline.baton import Baton
+    from underlay.pipeline.baton import Baton, Turn
     from underlay.stores.store import Held, Lease
     from underlay.telemetry.attributes import Ending, Verdict
 
@@ -88,7 +87,7 @@ class Ports(Protocol):
     """
 
     sent: bool
-    turn: Lock | None
+    turn: Turn | None
     """What a thread has that goes on alone, and gives back before it waits for anything."""
 
     @property

@@ -17,10 +17,9 @@ from underlay.telemetry.attributes import Ending, Stage, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
     from contextvars import Token
-    from threading import Lock
 
     from underlay.core.cache import Entry
-    from underlay.pipeline.baton import Baton
+    from underlay.pipeline.baton import Baton, Turn
     from underlay.pipeline.engine import Engine
     from underlay.pipeline.ports import Now, Timeouts
     from underlay.pipeline.reader import Reader
@@ -94,7 +93,7 @@ class BasePorts:
         self.sent = False
         self.timeouts = timeouts
         self.alternates = home.alternates
-        self.turn: Lock | None = None
+        self.turn: Turn | None = None
 
     def take_turn(self, baton: Baton) -> float:
         if self.turn is not None:
