@@ -120,3 +120,36 @@ def test_one_that_is_not_handed_on_heals(waiting: int) -> None:
     assert elsewhere(baton) is None
     hand_on(turn)
     assert elsewhere(baton) is not None
+
+
+class Watched:
+    """A lock that says when somebody stands in line for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.asked = threading.Event()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Say so, and stand in line."""
+        if blocking:
+            self.asked.set()
+        return self._lock.acquire(blocking, timeout)
+
+    def release(self) -> None:
+        """Let the next one have it."""
+        self._lock.release()
+
+
+def test_who_gets_a_lost_one_late_takes_nothing_from_its_holder() -> None:
+    """It stood in line for the old one while others went on to a new one: whoever has that still comes again at once."""
+    baton = Baton(PATIENCE)
+    baton._lock = old = Watched()  # type: ignore[assignment]
+    lost = taken(baton)
+    late = Waiting(baton)
+    assert old.asked.wait(PATIENCE)
+    baton._longest = 0.01
+    assert Waiting(baton).result() is None
+    turn = taken(baton)
+    hand_on(lost)
+    assert late.result() is not None
+    assert baton.take() is turn

@@ -154,6 +154,36 @@ def test_an_expired_entry_goes_before_a_good_one() -> None:
     assert store.counts() == StoreCounts(2, 2, 0, 0, 1)
 
 
+class Watching(Thing):
+    """An entry that notes whether its key is there whenever its size is asked for."""
+
+    def __init__(self, store: MemoryStore[Thing], there: list[bool]) -> None:
+        super().__init__(0.0, 100.0, 5)
+        self._store = store
+        self._there = there
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        """Look."""
+        self._there.append(b"k" in self._store._entries)
+        return 5
+
+    @size.setter
+    def size(self, _: int) -> None:
+        return
+
+
+def test_a_key_is_there_while_its_entry_is_replaced() -> None:
+    """Whoever looks meanwhile does so without the lock, and would ask the provider again."""
+    store: MemoryStore[Thing] = MemoryStore(2, 12)
+    there: list[bool] = []
+    store.put(b"k", Thing(0.0, 100.0, 5), 0.0)
+    store.put(b"other", Thing(0.0, 100.0, 5), 0.0)
+    assert store.put(b"k", Watching(store, there), 1.0)
+    assert there
+    assert all(there)
+
+
 def test_replacing_an_entry_pushes_nothing_out() -> None:
     """A second answer to the same question takes the first one's place and its bytes."""
     store: MemoryStore[Thing] = MemoryStore(1, 10)

@@ -60,7 +60,9 @@ class Baton:
         return None
 
     def _taken(self, lock: Lock) -> Turn:
-        turn = self._last = Turn(lock)
+        turn = Turn(lock)
+        if lock is self._lock:  # else it was taken to be lost while this thread stood in line for it
+            self._last = turn
         return turn
 
 

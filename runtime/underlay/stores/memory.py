@@ -33,7 +33,7 @@ class MemoryStore(Generic[V]):
     def get(self, key: bytes, now: float) -> V | None:
         """The entry, made the most recently used, or None. One that outlived its time is removed and
         counted."""
-        if key not in self._entries:  # nothing is found without the lock as well
+        if key not in self._entries:  # nothing is found without the lock as well: see `put`
             return None
         with self._lock:
             entry = self._entries.get(key)
@@ -54,12 +54,15 @@ class MemoryStore(Generic[V]):
                 return False
             if entry.size > self.max_bytes:
                 return False
-            if key in self._entries:
-                self._remove(key)
-            if len(self._entries) >= self.maxsize or self._size + entry.size > self.max_bytes:
-                self._make_room(entry.size, now)
+            old = self._entries.get(key)
+            if old is not None:
+                self._size -= old.size
+                self._entries.move_to_end(key)
+            # In the place of what was there: who looks meanwhile, without the lock, must not miss both.
             self._entries[key] = entry
             self._size += entry.size
+            if len(self._entries) > self.maxsize or self._size > self.max_bytes:
+                self._make_room(key, now)
             return True
 
     def delete(self, key: bytes) -> bool:
@@ -147,16 +150,17 @@ class MemoryStore(Generic[V]):
         self._size -= entry.size
         return True
 
-    def _make_room(self, size: int, now: float) -> None:
+    def _make_room(self, new: bytes, now: float) -> None:
+        """For the new entry, which is the last and fits alone."""
         # What has outlived its time goes before anything that is still good; a scan is linear, so only the
         # oldest are looked at.
         oldest = islice(self._entries.items(), LOOK)
-        for key in [key for key, entry in oldest if now - entry.stored_at >= entry.ttl]:
+        for key in [key for key, entry in oldest if now - entry.stored_at >= entry.ttl and key != new]:
             self._remove(key)
             self._expired += 1
-        while self._entries and len(self._entries) >= self.maxsize:
+        while len(self._entries) > self.maxsize:
             self._size -= self._entries.popitem(last=False)[1].size
             self._evicted_by_entries += 1
-        while self._entries and self._size + size > self.max_bytes:
+        while self._size > self.max_bytes:
             self._size -= self._entries.popitem(last=False)[1].size
             self._evicted_by_bytes += 1

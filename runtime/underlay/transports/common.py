@@ -96,8 +96,6 @@ class BasePorts:
         self.turn: Turn | None = None
 
     def take_turn(self, baton: Baton) -> float:
-        if self.turn is not None:
-            return 0.0
         try:
             self.turn = baton.take()
             if self.turn is not None:
