@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -191,17 +192,39 @@ def test_what_the_progress_raises_ends_the_map(bench: Bench, error: type[BaseExc
     bench.run(scenario)
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[Callable[[], None]]:
+    """Interrupts the main thread once, and returns when it has noticed. One signal is not enough: a thread that has just
+    looked for signals, and is about to wait, sees the next one."""
+    main, noticed = threading.main_thread().ident, threading.Event()
+    assert main is not None
+
+    def interrupt(*_: object) -> None:
+        if not noticed.is_set():
+            noticed.set()
+            raise KeyboardInterrupt
+
+    def strike() -> None:
+        while not noticed.is_set():
+            signal.pthread_kill(main, signal.SIGINT)
+            noticed.wait(0.05)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    yield strike
+    signal.signal(signal.SIGINT, before)
+
+
 @with_threads
-def test_ctrl_c_ends_a_map_that_waits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_a_map_that_waits(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, ctrl_c: Callable[[], None]
+) -> None:
     """The signal interrupts the wait for an answer; what is under way ends, and what has not begun does
     not."""
-    main = threading.main_thread().ident
-    assert main is not None
 
     async def scenario() -> None:
         hold(bench, monkeypatch)
         bench.provider.gates["0"] = bench.provider.gates["1"]
-        bench.provider.on_call = lambda prompt: signal.pthread_kill(main, signal.SIGINT)
+        bench.provider.on_call = lambda prompt: ctrl_c()
         items = bench.map(endless(), concurrency=1)
         with pytest.raises(KeyboardInterrupt):
             await bench.rest(items)
