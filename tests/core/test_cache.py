@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from underlay.core import cache
 from underlay.core.cache import (
     NO_DIRECTIVES,
     Directives,
@@ -149,3 +150,12 @@ def test_a_hit_says_that_it_is_one() -> None:
         (b"age", b"1"),
         (b"cache-status", b"underlay; hit; ttl=58"),
     ]
+
+
+def test_names_of_headers_are_remembered_within_a_bound() -> None:
+    """Servers make them up: what is remembered of three thousand is bounded, and each is judged as ever."""
+    made_up = [(b"x-made-up-%d" % number, b"v") for number in range(3000)]
+    dropped = [(b"X-RateLimit-%d" % number, b"v") for number in range(3000)]
+    mixed = [header for pair in zip(made_up, dropped, strict=True) for header in pair]
+    assert [stored_headers(mixed) for _ in range(2)] == [tuple(made_up)] * 2
+    assert 0 < len(cache._stays) <= cache._SPELLINGS
