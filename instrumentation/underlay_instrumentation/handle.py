@@ -140,7 +140,7 @@ class CallHandle(ABC):
         self._series = series
         self._context = context
         self._stream = started.stream
-        self._started_ns = time_ns() - int(started.waited * 1e9)
+        self._started_ns = time_ns()
         self._response_model = ""
         self._saved: float | None = None
         self._ended = False

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from lane_lab import Lane
-from transport_lab import WAYS, Lab, json_reply
+from transport_lab import WAYS, Lab
 from window_lab import WindowLab
 
 
@@ -21,13 +20,3 @@ def crowd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     """One way in for calls at the same time. When the test is over all must have ended, and nothing be left."""
     with WindowLab(request.param, monkeypatch).running() as lab:
         yield lab
-
-
-@pytest.fixture(params=["httpx", "httpx2"])
-def lane(request: pytest.FixtureRequest) -> Iterator[Lane]:
-    """One family, synchronous, and its threads' turns; its clients are closed at the end."""
-    lane = Lane(f"sync-{request.param}")
-    lane.setup([json_reply()])
-    yield lane
-    for client in lane._clients:
-        client.close()

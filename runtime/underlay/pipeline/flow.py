@@ -88,7 +88,6 @@ class Flow:
         "stage",
         "tried",
         "upstream",
-        "waited",
     )
 
     def __init__(self, engine: Engine, exchange: Exchange, ports: Ports) -> None:
@@ -104,7 +103,6 @@ class Flow:
         self.foreign: BaseException | None = None
         self.looked = 0
         self.tried = 0
-        self.waited = 0.0
         self.since: float | None = None
         self.lead: Lead | None = None
         self.following: Lead | None = None

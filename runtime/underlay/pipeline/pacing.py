@@ -1,14 +1,11 @@
-"""Turns of calls: on an event loop, where `core.pacing` decides and the loop says when it comes round, and of
-threads, which hand on a baton."""
+"""Turns of calls on an event loop, where `core.pacing` decides and the loop says when it comes round."""
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType
 
 from underlay.core.pacing import Turns
-from underlay.pipeline.baton import Baton
 from underlay.settings import Mode
 from underlay.telemetry.events import Paced
 
@@ -23,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Pacing"]
 
-_LONGEST = 5.0  # seconds that a thread waits for its turn: a thousand are through in less
-
 
 class _Held:
     """A call that waits for its turn."""
@@ -38,8 +33,7 @@ class _Held:
 
 class Pacing:
     """The turns of a process, by event loop; each loop's are touched in that loop's thread alone, so there is
-    no lock. And the baton of its threads, for those who send; None where they take no turns.
-    """
+    no lock."""
 
     def __init__(self, settings: Settings) -> None:
         pacing = settings.pacing
@@ -50,8 +44,8 @@ class Pacing:
         self.patience = settings.coalesce.wait_timeout
         """Seconds without a word from a loop after which all go that wait for it."""
         self._turns: dict[Hashable, Turns[_Held]] = {}
-        alternate = pacing.mode is Mode.ENFORCE and _one_at_a_time()
-        self.sending = Baton(_LONGEST) if alternate else None
+        self.wires = pacing.mode is Mode.ENFORCE
+        """Whether what is sent leaves through connections of ours."""
 
     def holds(self, ports: Ports) -> bool:
         """Whether the call of these ports must wait for its turn to be sent."""
@@ -95,12 +89,6 @@ class Pacing:
                 self._turns.pop(key, None)
         turns = self._turns[home] = Turns(self._turn, self._at_once, self.patience)
         return turns
-
-
-def _one_at_a_time() -> bool:
-    """Whether this interpreter runs one thread at a time (PEP 703)."""
-    enabled = getattr(sys, "_is_gil_enabled", None)
-    return enabled is None or bool(enabled())
 
 
 def _is_over(home: Hashable) -> bool:

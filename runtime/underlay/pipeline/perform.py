@@ -25,7 +25,7 @@ from underlay.pipeline.stages import STAGES
 from underlay.pipeline.windows import Lone
 from underlay.settings import Mode
 from underlay.telemetry.attributes import Ending, Stage, Verdict
-from underlay.telemetry.events import CallStarted, Paced
+from underlay.telemetry.events import CallStarted
 
 if TYPE_CHECKING:
     from underlay.pipeline.engine import Engine
@@ -40,8 +40,6 @@ _COMPLETE = Ending.COMPLETE
 _CALL, _ATTEMPT = Stage.CALL, Stage.ATTEMPT
 _OFF = Mode.OFF
 
-_TOLD = 0.001  # seconds: a shorter wait for the turn is the processor's and nobody's news
-
 # A fault of ours says nothing about the provider, of whatever class it is.
 _OURS = Mishap(_COMPLETE, Verdict.NOTHING, "")
 
@@ -51,8 +49,6 @@ async def perform(engine: Engine, exchange: Exchange, candidate: Candidate, port
     own cancellation."""
     flow = Flow(engine, exchange, ports)
     try:
-        if ports.alternates and (baton := engine.state.pacing.sending) is not None:
-            flow.waited = ports.take_turn(baton)
         engine.settle_dropped()
         asked = recognise(exchange, candidate, engine.settings.llm_cache, engine.secret, engine.state.memo)
         if asked is None:
@@ -66,9 +62,6 @@ async def perform(engine: Engine, exchange: Exchange, candidate: Candidate, port
         return reply
     except BaseException as error:  # noqa: BLE001 sorted out below; what is not ours is raised again
         caught = error
-    finally:
-        if ports.turn is not None:
-            ports.give_turn()
     # Outside the handler: what the app's transport raises from here on must not carry a fault of ours.
     try:
         return await _rescue(flow, caught)
@@ -102,13 +95,9 @@ def _open(flow: Flow) -> None:
         exchange.host,
         exchange.port,
         ask.parameters,
-        flow.waited,
     )
-    now = flow.ports.now()
-    call = flow.call = Call(flow.engine.watch.start(started), now - flow.waited)
+    call = flow.call = Call(flow.engine.watch.start(started), flow.ports.now())
     call.stream = ask.stream
-    if flow.waited >= _TOLD:
-        call.watched.event(Paced(flow.waited))
 
 
 async def _acted(flow: Flow, answer: Step) -> Reply | None:

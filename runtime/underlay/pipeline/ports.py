@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Sequence
 
     from underlay.core.cache import Entry
-    from underlay.pipeline.baton import Baton, Turn
     from underlay.stores.store import Held, Lease
     from underlay.telemetry.attributes import Ending, Verdict
 
@@ -87,21 +86,6 @@ class Ports(Protocol):
     """
 
     sent: bool
-    turn: Turn | None
-    """What a thread has that goes on alone, and gives back before it waits for anything."""
-
-    @property
-    def alternates(self) -> bool:
-        """Whether this caller and others take the interpreter from each other at any time: threads do."""
-        ...
-
-    def take_turn(self, baton: Baton) -> float:
-        """Have other threads go first that came before. Returns the seconds that it took."""
-        ...
-
-    def give_turn(self) -> None:
-        """Let the next thread go on, where this one has a turn."""
-        ...
 
     @property
     def home(self) -> Hashable:

@@ -70,7 +70,7 @@ class Usage:
 @record(frozen=True, slots=True)
 class CallStarted:
     """A recognised call entered. `parameters` are request attributes of the conventions, ready to be set on a
-    span. It came `waited` seconds ago."""
+    span."""
 
     provider: str
     operation: str
@@ -79,7 +79,6 @@ class CallStarted:
     server_address: str
     server_port: int | None
     parameters: Mapping[str, object] = field(default_factory=dict)
-    waited: float = 0.0
 
 
 @record(frozen=True, slots=True)
@@ -125,8 +124,8 @@ class Batched:
 
 @record(frozen=True, slots=True)
 class Paced:
-    """The call waited `wait` seconds for its turn among many that its event loop started at once, or
-    that threads did. `observed`: pacing only watches, and the call went on at once."""
+    """The call waited `wait` seconds for its turn among many that its event loop started at once. `observed`:
+    pacing only watches, and the call went on at once."""
 
     wait: float
     observed: bool = False

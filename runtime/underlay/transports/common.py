@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
-import sys
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from underlay.core.flight import ReaderError
-from underlay.pipeline.baton import hand_on
 from underlay.pipeline.ports import NO_TIMEOUTS, Mishap
 from underlay.stores.store import Held
 from underlay.telemetry.attributes import Ending, Stage, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Hashable, Sequence
     from contextvars import Token
 
     from underlay.core.cache import Entry
-    from underlay.pipeline.baton import Baton, Turn
     from underlay.pipeline.engine import Engine
     from underlay.pipeline.ports import Now, Timeouts
     from underlay.pipeline.reader import Reader
@@ -33,10 +30,8 @@ __all__ = [
     "copied",
     "drop",
     "enter_send",
-    "has_idle",
     "kin",
     "leave_send",
-    "leaving",
     "sending",
 ]
 
@@ -45,14 +40,15 @@ E = TypeVar("E", bound=Exception)
 
 sending: ContextVar[Sequence[bool]] = ContextVar("underlay_sending", default=())
 """Not empty while an attempt of ours is being sent in this context: a transport that forwards through an
-inner client passes the seam again, and must find it open."""
+inner client passes the seam again, and must find it open. It says whether the request may leave in one piece,
+when all of it is written: nobody's code runs in between."""
 
 Sent = tuple["Token[Sequence[bool]]", list[bool]]
 
 
-def enter_send() -> Sent:
+def enter_send(*, whole: bool = False) -> Sent:
     """Open the seam for this context."""
-    open_ = [True]
+    open_ = [whole]
     return sending.set(open_), open_
 
 
@@ -83,7 +79,7 @@ class Source:
 class BasePorts:
     """Time, store and waiting of one call. The families add `send`, `pull`, `close` and their exceptions."""
 
-    __slots__ = ("_engine", "_home", "alternates", "home", "now", "sent", "timeouts", "turn")
+    __slots__ = ("_engine", "_home", "home", "now", "sent", "timeouts")
 
     def __init__(self, engine: Engine, home: Home, timeouts: Timeouts = NO_TIMEOUTS) -> None:
         self._engine = engine
@@ -92,25 +88,6 @@ class BasePorts:
         self.now: Now = engine.clock.now
         self.sent = False
         self.timeouts = timeouts
-        self.alternates = home.alternates
-        self.turn: Turn | None = None
-
-    def take_turn(self, baton: Baton) -> float:
-        try:
-            self.turn = baton.take()
-            if self.turn is not None:
-                return 0.0
-            began = self.now()
-            self.turn = baton.wait()
-            return self.now() - began
-        except Exception as error:  # noqa: BLE001 never break the app
-            self._engine.faults.report(Stage.QUEUE, error)
-            return 0.0
-
-    def give_turn(self) -> None:
-        turn, self.turn = self.turn, None
-        if turn is not None:
-            hand_on(turn)
 
     @property
     def deadline(self) -> float:
@@ -173,7 +150,6 @@ class BasePorts:
     async def _shared(self, work: Callable[[], R], *, otherwise: R) -> R:
         """Ask a store that others share: what it raises is a fault of ours, and the call goes on without
         it."""
-        self.give_turn()
         try:
             return await self._home.blocking(work)
         except Exception as error:  # noqa: BLE001 never break the app
@@ -184,7 +160,6 @@ class BasePorts:
         return self._home.waiter()
 
     async def wait(self, waiter: object, until: float | None = None) -> None:
-        self.give_turn()
         if until is None:
             await self._home.wait(waiter, None)
             return
@@ -228,39 +203,6 @@ class BasePorts:
         # TimeoutError is an OSError; anything else that a foreign transport raises says nothing about the
         # provider.
         return Mishap(Ending.FAILED, Verdict.FAILURE if isinstance(error, OSError) else Verdict.NOTHING, name)
-
-
-def has_idle(transport: Any, url: Any) -> bool:
-    """Whether a family's own transport has an open connection to there that nobody uses: what it sends now
-    waits for none to be opened. False where this release of it does not say."""
-    try:
-        core = sys.modules[type(transport._pool).__module__.partition(".")[0]]
-        origin = core.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=b"/").origin
-        # From the end: the pool gives away the first that is idle, so those in use are in front.
-        return any(
-            each.is_idle() and each.can_handle_request(origin) and not each.has_expired()
-            for each in reversed(transport._pool.connections)
-        )
-    except Exception:  # noqa: BLE001 the name of its pool is its own affair
-        return False
-
-
-def leaving(family: Any) -> Any:
-    """A client family's request body that calls `left` when it was taken to its end, and so written."""
-    base: Any = family.SyncByteStream
-
-    class Leaving(base):  # type: ignore[misc]
-        __slots__ = ("_left", "_stream")
-
-        def __init__(self, stream: Any, left: Callable[[], None]) -> None:
-            self._stream = stream
-            self._left = left
-
-        def __iter__(self) -> Iterator[bytes]:
-            yield from self._stream
-            self._left()
-
-    return Leaving
 
 
 def content_type(raw: Sequence[tuple[bytes, bytes]]) -> str | None:

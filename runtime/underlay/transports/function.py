@@ -107,7 +107,6 @@ class FunctionPorts(BasePorts):
         self, engine: Engine, home: Home, function: Callable[[], Awaitable[Any]], *, keep: bool = True
     ) -> None:
         super().__init__(engine, home)
-        self.alternates = False  # what a function does is the app's
         self._function = function
         self._keep = keep
         self._frame: bytes | None = None

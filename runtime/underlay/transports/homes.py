@@ -36,11 +36,6 @@ class Home(Protocol):
         """Has the loop run a function when it comes round; None where there is no loop."""
         ...
 
-    @property
-    def alternates(self) -> bool:
-        """Whether its callers take the interpreter from each other at any time."""
-        ...
-
     def waiter(self) -> Any: ...
     async def wait(self, waiter: Any, seconds: float | None) -> None: ...
     def wake(self, waiter: Any) -> None: ...
@@ -67,7 +62,6 @@ class Threads:
 
     identity = key = "threads"
     soon = None
-    alternates = True
 
     def waiter(self) -> Event:
         return Event()
@@ -104,7 +98,6 @@ class AsyncioHome:
     """One asyncio event loop."""
 
     __slots__ = ("identity", "key")
-    alternates = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.identity = loop
@@ -172,7 +165,6 @@ class TrioHome:
     """One trio run."""
 
     __slots__ = ("_trio", "identity", "key")
-    alternates = False
 
     def __init__(self, trio: Any) -> None:
         self._trio = trio

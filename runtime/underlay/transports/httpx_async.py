@@ -22,13 +22,12 @@ from underlay.transports.common import (
     content_type,
     drop,
     enter_send,
-    has_idle,
     kin,
     leave_send,
-    leaving,
     sending,
 )
 from underlay.transports.homes import current_home
+from underlay.transports.wire import wire
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +43,6 @@ __all__ = ["UnderlayTransport"]
 
 # Where the family's own transport and its bodies are defined: a class says where it is exported.
 _OWN = httpx.AsyncHTTPTransport.handle_async_request.__module__
-_Leaving: Any = leaving(httpx)  # a thread's: its turn ends with it
 # The caller's own fault or its own crowd: says nothing about the provider.
 _NOTHING = (httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.ProxyError)
 
@@ -87,14 +85,11 @@ class Ports(BasePorts):
     async def send(self, request: Exchange | None) -> Upstream:
         outgoing = self._request if request is None else _rebuilt(self._request, request)
         self.sent = True
-        ours = self._leaving(outgoing) if self.turn is not None else None
-        token = enter_send()
+        token = enter_send(whole=self._whole(outgoing))
         try:
             response = await self._inner.handle_async_request(outgoing)
         finally:
             leave_send(token)
-            if ours is not None and outgoing.stream is ours[0]:
-                outgoing.stream = ours[1]
         self.response = response
         stream, headers = _body(response)  # the response is about to be given ours
         kind = type(stream)
@@ -104,23 +99,18 @@ class Ports(BasePorts):
         ) and "trace" not in outgoing.extensions
         return Upstream(response.status_code, headers, source)
 
-    def _leaving(self, request: httpx.Request) -> tuple[Any, Any] | None:
-        """Have the turn end with the request's body: the one that tells, and the caller's. Only of the
-        family's own transport is it known that it reads the body as it writes it, and runs nobody's code."""
+    def _whole(self, request: httpx.Request) -> bool:
+        """Whether it may leave in one piece, through connections of ours. Only of the family's own transport
+        is it known that it runs nobody's code as it writes."""
         handle = getattr(type(self._inner), "handle_async_request", None)
-        own = getattr(handle, "__module__", None) == _OWN and "trace" not in request.extensions
-        if not own or not has_idle(self._inner, request.url):
-            self.give_turn()
-            return None
-        given: Any = request.stream
-        request.stream = leaving = _Leaving(given, self.give_turn)
-        return leaving, given
+        if getattr(handle, "__module__", None) != _OWN or not self._engine.state.pacing.wires:
+            return False
+        wire(self._inner)
+        return "trace" not in request.extensions
 
     async def pull(self, upstream: Upstream) -> bytes | None:
         source = upstream.raw
         assert isinstance(source, Source)  # noqa: S101 ports of this family made it
-        if self.turn is not None:  # who follows another's call pulls its body before it is answered
-            self.give_turn()
         # A body that is asked for as it is read must not join the answer that it brings.
         token = None if source.plain else enter_send()
         try:
