@@ -174,6 +174,9 @@ def remove() -> None:
                 setattr(patch.owner, _METHOD, patch.original)
             _hooked.discard(patch.owner.__module__.partition(".")[0])
         _patches.clear()
+    from underlay.transports.wire import unwire  # where no client was ever made it brings TLS with it
+
+    unwire()
 
 
 def installed() -> bool:

@@ -25,22 +25,25 @@ from contextlib import suppress
 from functools import cache, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 from underlay.transports.common import sending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["wire"]
+__all__ = ["LINUX", "unwire", "wire"]
 
-_LINUX: Final = sys.platform == "linux"
+LINUX: Final = sys.platform == "linux"
 _CORES: Final = ("httpcore", "httpcore2")
-_LOOK: Final = "is_readable"  # what a pool asks of a stream
+_READABLE: Final = "is_readable"  # what a pool asks of a stream
 _TCP, _TCP_INFO = socket.IPPROTO_TCP, getattr(socket, "TCP_INFO", 0)
 _PIECE: Final = 1 << 16  # bytes of a request that are held until it is complete
 _INFO: Final = 136  # bytes of `struct tcp_info` (linux/tcp.h) up to and with tcpi_bytes_received
 _RECEIVED: Final = 128  # where that is; tcpi_state is the first byte
 _ESTABLISHED: Final = 1
+
+_wired: WeakSet[Any] = WeakSet()
 
 
 def wire(transport: Any) -> None:
@@ -52,8 +55,18 @@ def wire(transport: Any) -> None:
         kinds = _kinds(pool.__class__)
         if kinds is not None and type(given) is kinds[0] and not pool._http2:
             pool._network_backend = kinds[1](given)
+            _wired.add(pool)
     except Exception:  # noqa: BLE001 what its pool is called, and is made of, is its own affair
         return
+
+
+def unwire() -> None:
+    """Have all pools open connections of their family's own again. Those that are open stay as they are."""
+    with suppress(KeyError):  # there is none left
+        while True:
+            pool = _wired.pop()
+            if isinstance(pool._network_backend, _Loops | _Threads):
+                pool._network_backend = pool._network_backend.backend
 
 
 @cache
@@ -61,7 +74,7 @@ def _kinds(pool: type[Any]) -> tuple[type[Any], Callable[[Any], Any]] | None:
     """A pool's own kind of backend, and what makes one of it here; None where nothing is known of it."""
     core: Any = sys.modules.get(pool.__module__.partition(".")[0])
     if (
-        not _LINUX
+        not LINUX
         or core is None
         or core.__name__ not in _CORES
         or pool not in (core.ConnectionPool, core.AsyncConnectionPool)
@@ -91,41 +104,39 @@ def _over(kind: Any, stream: Any) -> Any:
     return kind(stream, sock) if counts else stream
 
 
-class _Quiet:
-    """Whether a connection that nobody uses is quiet: open, with nothing to read."""
-
-    __slots__ = ("_count", "_info", "_look")
+class _Stream:
+    """Stands before a family's stream and its socket, and knows whether it is quiet while nobody uses it: open,
+    with nothing to read."""
 
     def __init__(self, stream: Any, sock: Any) -> None:
+        self._stream = stream
+        self._sock = sock
         self._info: Callable[[int, int, int], bytes] = sock.getsockopt
         self._look: Callable[[str], Any] = stream.get_extra_info
         self._count = b""  # of bytes received when there was nothing to read
 
-    def readable(self) -> Any:
-        """What the family's own look says, which is taken only where something may have come."""
+    def get_extra_info(self, info: str) -> Any:
+        if info != _READABLE:
+            return self._look(info)
         try:
-            info = self._info(_TCP, _TCP_INFO, _INFO)
+            told = self._info(_TCP, _TCP_INFO, _INFO)
         except OSError:
-            return self._look(_LOOK)
-        count, established = info[_RECEIVED:], info[0] == _ESTABLISHED
-        if established and count == self._count:
+            return self._look(info)
+        count = told[_RECEIVED:]
+        if count == self._count and told[0] == _ESTABLISHED:
             return False
-        readable = self._look(_LOOK)
+        readable = self._look(info)
         # Counted before the look: what came in between was there to be seen. A kernel that does not count
         # says zero.
-        if established and not readable and any(count):
+        if not readable and any(count):
             self._count = count
         return readable
 
 
-class _Awaiting:
+class _Awaiting(_Stream):
     """A stream of an event loop: the family's own, but for the look."""
 
     sockets = ()  # any that counts
-
-    def __init__(self, stream: Any, sock: Any) -> None:
-        self._stream = stream
-        self._quiet = _Quiet(stream, sock)
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         data: bytes = await self._stream.read(max_bytes, timeout)
@@ -140,11 +151,8 @@ class _Awaiting:
     async def start_tls(self, *args: Any, **options: Any) -> Any:
         return _over(type(self), await self._stream.start_tls(*args, **options))
 
-    def get_extra_info(self, info: str) -> Any:
-        return self._quiet.readable() if info == _LOOK else self._stream.get_extra_info(info)
 
-
-class _Blocking:
+class _Blocking(_Stream):
     """A stream of a thread. Its socket never blocks: what could have to wait is tried first, and waited for
     here."""
 
@@ -153,9 +161,7 @@ class _Blocking:
     unwritten: tuple[type[Exception], type[Exception]]
 
     def __init__(self, stream: Any, sock: Any) -> None:
-        self._stream = stream
-        self._sock: socket.socket = sock
-        self._quiet = _Quiet(stream, sock)
+        super().__init__(stream, sock)
         self._held = b""
         self._patience: float | None = None
         sock.settimeout(0.0)
@@ -195,9 +201,6 @@ class _Blocking:
         stream = self._stream.start_tls(*args, **options)
         # TLS within TLS is a stream of another kind, whose socket carries what it has not decrypted.
         return _over(type(self), stream) if type(stream) is type(self._stream) else stream
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._quiet.readable() if info == _LOOK else self._stream.get_extra_info(info)
 
 
 def _tried(
@@ -243,16 +246,16 @@ class _Loops:
 
     def __init__(self, over: Callable[[Any], Any], backend: Any) -> None:
         self._over = over
-        self._backend = backend
+        self.backend = backend
 
     async def connect_tcp(self, *args: Any, **options: Any) -> Any:
-        return self._over(await self._backend.connect_tcp(*args, **options))
+        return self._over(await self.backend.connect_tcp(*args, **options))
 
     async def connect_unix_socket(self, *args: Any, **options: Any) -> Any:
-        return await self._backend.connect_unix_socket(*args, **options)
+        return await self.backend.connect_unix_socket(*args, **options)
 
     async def sleep(self, seconds: float) -> None:
-        await self._backend.sleep(seconds)
+        await self.backend.sleep(seconds)
 
 
 class _Threads:
@@ -260,13 +263,13 @@ class _Threads:
 
     def __init__(self, over: Callable[[Any], Any], backend: Any) -> None:
         self._over = over
-        self._backend = backend
+        self.backend = backend
 
     def connect_tcp(self, *args: Any, **options: Any) -> Any:
-        return self._over(self._backend.connect_tcp(*args, **options))
+        return self._over(self.backend.connect_tcp(*args, **options))
 
     def connect_unix_socket(self, *args: Any, **options: Any) -> Any:
-        return self._backend.connect_unix_socket(*args, **options)
+        return self.backend.connect_unix_socket(*args, **options)
 
     def sleep(self, seconds: float) -> None:
-        self._backend.sleep(seconds)
+        self.backend.sleep(seconds)

@@ -1,0 +1,358 @@
+"""Connections of ours under a family's own pool: what is wired, when an idle one is looked at, and what leaves when."""
+
+from __future__ import annotations
+
+import socket
+from importlib import import_module
+from typing import Any
+
+import pytest
+from replies import CHAT, dumped
+from transport_lab import CHAT_ASK, JSON_TYPE, WAYS, json_reply
+from wire_lab import PATIENCE, Caller, Peer, Server, answering, client, played, pool_of, serving, stream_of
+
+import underlay
+from underlay import Runtime
+from underlay.testing import Script
+from underlay.transports import wire as wires
+from underlay.transports.common import enter_send, leave_send
+from underlay.transports.wire import LINUX, unwire, wire
+
+pytestmark = pytest.mark.skipif(not LINUX, reason="connections stay the family's own elsewhere")
+
+HOSTS = {"hosts": {"127.0.0.1": "openai"}}
+FAMILIES = ("httpx", "httpx2")
+HEAD, BODY = b"POST / HTTP/1.1\r\n\r\n", b"body"
+ANSWER = dumped(CHAT)
+REPLY = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (
+    len(ANSWER),
+    ANSWER,
+)
+
+
+def ours(pool: Any) -> bool:
+    """Whether a pool opens connections of ours."""
+    return type(pool._network_backend).__module__ == wires.__name__
+
+
+# -- what is wired
+
+
+def core_of(family: str) -> Any:
+    return import_module(f"httpcore{family.removeprefix('httpx')}")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_familys_own_transport_is_wired_once(way: str) -> None:
+    given = client(way)
+    backend = pool_of(given)._network_backend
+    assert ours(pool_of(given))
+    wire(given._transport)
+    assert pool_of(given)._network_backend is backend
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "options", [{"http2": True}, {"proxy": "http://127.0.0.1:1"}], ids=["http2", "proxy"]
+)
+def test_shared_connections_and_proxies_stay_as_they_are(way: str, options: dict[str, Any]) -> None:
+    assert not ours(pool_of(client(way, **options)))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_backend_of_the_apps_own_stays(way: str) -> None:
+    mode, family = way.split("-")
+    own = core_of(family).MockBackend([]) if mode == "sync" else core_of(family).AsyncMockBackend([])
+    given = client(way, wired=False)
+    pool_of(given)._network_backend = own
+    wire(given._transport)
+    assert pool_of(given)._network_backend is own
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_transport_that_nothing_is_known_of_stays(family: str) -> None:
+    """No pool, one of another making, one that looks like it."""
+    core = core_of(family)
+
+    class Other:
+        _pool = object()
+
+    class Kin:
+        _pool = type("Kin", (core.ConnectionPool,), {})()
+
+    for transport in (object(), Other(), Kin()):
+        wire(transport)
+    assert not ours(Kin._pool)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_where_the_kernel_does_not_count_the_stream_is_the_familys(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wires, "_INFO", 1 << 10)  # of which no kernel says that much
+    with serving(answering()) as server:
+        kinds = []
+
+        async def steps(caller: Caller, server: Server) -> None:
+            await caller.ask()
+            await caller.ask()
+            streams = [each._connection._network_stream for each in pool_of(given).connections]
+            kinds.extend(type(each).__module__ for each in streams)
+
+        given = client(way)
+        assert [each[0] for each in played(way, steps, server, given)] == [200, 200]
+        assert kinds != []
+        assert wires.__name__ not in kinds
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("mode", ["enforce", "observe", "off"])
+def test_calls_go_over_connections_of_ours_where_pacing_acts(way: str, mode: str) -> None:
+    """Only calls to a model: what else the app sends changes nothing."""
+    runtime = Runtime({**HOSTS, "pacing": {"mode": mode}})
+    kind, family = way.split("-")
+    prefix = "" if kind == "sync" else "async_"
+    inner = client(way, wired=False)._transport
+    transport = getattr(runtime, f"{prefix}{family}_transport")(inner)
+    name = "Client" if kind == "sync" else "AsyncClient"
+    given = getattr(import_module(family), name)(transport=transport, trust_env=False)
+    seen = []
+
+    async def steps(caller: Caller, server: Server) -> None:
+        for path in ("files", "v1/chat/completions"):
+            await caller.ask(dumped(CHAT_ASK), path, headers=JSON_TYPE)
+            seen.append(ours(inner._pool))
+
+    with serving(answering(REPLY)) as server:
+        told: list[Any] = played(way, steps, server, given, sends=False)
+    assert [each[2] for each in told] == [ANSWER, ANSWER]
+    assert seen == [False, mode == "enforce"]
+
+
+def test_an_app_that_is_no_longer_instrumented_opens_its_familys_connections() -> None:
+    """Those that are open go on."""
+    import httpx
+
+    with serving(answering(REPLY)) as server, httpx.Client(trust_env=False) as given:
+        underlay.instrument(HOSTS)
+        try:
+            given.post(f"{server.url}v1/chat/completions", json=CHAT_ASK)
+            assert ours(pool_of(given))
+        finally:
+            underlay.uninstrument()
+        assert not ours(pool_of(given))
+        assert given.post(f"{server.url}v1/chat/completions", json=CHAT_ASK).content == ANSWER
+        assert server.connections == 1
+
+
+def test_unwired_pools_can_be_wired_again() -> None:
+    given = client("sync-httpx")
+    unwire()
+    unwire()
+    assert not ours(pool_of(given))
+    wire(given._transport)
+    assert ours(pool_of(given))
+
+
+# -- when an idle connection is looked at
+
+
+class Looks:
+    """Counts how often a family's own look is taken."""
+
+    def __init__(self, stream: Any) -> None:
+        self.taken = 0
+        self._look = stream._look
+        stream._look = self
+
+    def __call__(self, info: str) -> Any:
+        self.taken += 1
+        return self._look(info)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_idle_connection_is_looked_at_once(family: str) -> None:
+    """Until something comes: then each look is the family's own, until all of it is read."""
+
+    def act(peer: Peer) -> None:
+        while True:
+            peer.take(1)
+            peer.say(b"answer")
+
+    with serving(act) as server:
+        stream = stream_of(f"sync-{family}", server)
+        looks = Looks(stream)
+        for ask in range(1, 3):
+            stream.write(b"?", PATIENCE)
+            got = stream.read(3, PATIENCE)
+            assert stream.get_extra_info("is_readable")
+            assert stream.get_extra_info("is_readable")
+            while len(got) < 6:
+                got += stream.read(64, PATIENCE)
+            assert [stream.get_extra_info("is_readable") for _ in range(5)] == [False] * 5
+            assert looks.taken == 3 * ask
+        stream.close()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_connection_that_never_received_is_always_looked_at(family: str) -> None:
+    """Zero is what a kernel says that does not count."""
+    with serving(answering()) as server:
+        stream = stream_of(f"sync-{family}", server)
+        looks = Looks(stream)
+        assert [stream.get_extra_info("is_readable") for _ in range(3)] == [False] * 3
+        assert looks.taken == 3
+        stream.close()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pool_of_many_looks_at_each_once(family: str) -> None:
+    """What a hundred callers leave: the next requests look at none of them again but at that they used."""
+    way, callers = f"sync-{family}", 20
+    with serving(answering()) as server, client(way) as given:
+        streams = [given.stream("POST", server.url, content=b"x") for _ in range(callers)]
+        for response in [stream.__enter__() for stream in streams]:
+            response.read()
+        for stream in streams:
+            stream.__exit__(None, None, None)
+        assert server.connections == callers
+        looks = [Looks(each._connection._network_stream) for each in pool_of(given).connections]
+        for _ in range(5):
+            given.post(server.url, content=b"x")
+        assert sum(each.taken for each in looks) <= 2 * 5 + 1
+        assert server.connections == callers
+
+
+# -- what leaves when
+
+
+@pytest.fixture(params=FAMILIES)
+def pair(request: pytest.FixtureRequest) -> Any:
+    """A stream of ours, and the socket at its other end."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    backend = pool_of(client(f"sync-{request.param}"))._network_backend
+    stream = backend.connect_tcp("127.0.0.1", listener.getsockname()[1], timeout=PATIENCE)
+    other, _ = listener.accept()
+    listener.close()
+    yield stream, other
+    other.close()
+    stream.close()
+
+
+def arrived(other: socket.socket) -> bytes:
+    """What has come to the other end by now."""
+    try:
+        return other.recv(1 << 20, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return b""
+
+
+def test_a_request_leaves_in_one_piece_when_its_answer_is_waited_for(pair: Any) -> None:
+    stream, other = pair
+    token = enter_send(whole=True)
+    try:
+        stream.write(HEAD, PATIENCE)
+        stream.write(BODY, PATIENCE)
+        assert arrived(other) == b""
+        other.send(b"early")
+        assert stream.read(64, PATIENCE) == b"early"
+        assert arrived(other) == HEAD + BODY
+    finally:
+        leave_send(token)
+    stream.write(b"more", PATIENCE)
+    assert arrived(other) == b"more"
+
+
+def test_it_is_one_write(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The socket's own methods in their order: nothing before it that lets go of the interpreter."""
+    stream, other = pair
+    real, did = stream._sock, []
+
+    class Noting:
+        def __getattr__(self, name: str) -> Any:
+            did.append(name)
+            return getattr(real, name)
+
+    stream._sock = Noting()
+    other.send(b"answer")
+    token = enter_send(whole=True)
+    try:
+        stream.write(HEAD, PATIENCE)
+        stream.write(BODY, PATIENCE)
+        assert did == []
+        stream.read(64, PATIENCE)
+    finally:
+        leave_send(token)
+    assert did == ["send", "recv"]
+
+
+@pytest.mark.parametrize("whole", [None, False])
+def test_what_may_not_wait_leaves_at_once(pair: Any, whole: bool | None) -> None:
+    stream, other = pair
+    token = None if whole is None else enter_send(whole=whole)
+    stream.write(HEAD, PATIENCE)
+    assert arrived(other) == HEAD
+    stream.write(BODY, PATIENCE)
+    assert arrived(other) == BODY
+    if token is not None:
+        leave_send(token)
+
+
+def test_a_long_request_is_not_held(pair: Any) -> None:
+    stream, other = pair
+    token = enter_send(whole=True)
+    stream.write(HEAD, PATIENCE)
+    stream.write(bytes(1 << 16), PATIENCE)
+    leave_send(token)
+    other.settimeout(PATIENCE)
+    got = b""
+    while len(got) < len(HEAD) + (1 << 16):
+        got += other.recv(1 << 20)
+    assert got == HEAD + bytes(1 << 16)
+
+
+def test_what_was_held_leaves_before_what_is_not(pair: Any) -> None:
+    stream, other = pair
+    token = enter_send(whole=True)
+    stream.write(HEAD, PATIENCE)
+    leave_send(token)
+    stream.write(BODY, PATIENCE)
+    assert arrived(other) == HEAD + BODY
+
+
+def test_a_request_that_is_traced_leaves_as_it_is_written() -> None:
+    """A hook that is told of each step is told when it is so."""
+    runtime = Runtime(HOSTS)
+    heads: list[bytes] = []
+
+    def act(peer: Peer) -> None:
+        heads.append(peer.head())
+        told.append("server has the head")
+        written.release()
+        peer.take(len(dumped(CHAT_ASK)))
+        peer.say(REPLY)
+
+    told: list[str] = []
+    written = import_module("threading").Semaphore(0)
+
+    def hook(event: str, info: dict[str, Any]) -> None:
+        del info
+        if event == "http11.send_request_headers.complete":
+            assert written.acquire(timeout=PATIENCE)
+            told.append("hook")
+
+    with serving(act) as server, runtime.httpx_client(trust_env=False) as given:
+        url = f"{server.url}v1/chat/completions"
+        content = dumped(CHAT_ASK)
+        headers = {"content-type": "application/json"}
+        answer = given.post(url, content=content, headers=headers, extensions={"trace": hook})
+    assert answer.content == ANSWER
+    assert told == ["server has the head", "hook"]
+
+
+def test_a_script_is_no_network() -> None:
+    """What tests answer with has no pool, and is served as before."""
+    script = Script([json_reply()])
+    runtime = Runtime({})
+    with runtime.httpx_client(transport=script.transport("httpx", "sync")) as given:
+        assert given.post("https://api.openai.com/v1/chat/completions", json=CHAT_ASK).status_code == 200
