@@ -105,8 +105,8 @@ def _over(kind: Any, stream: Any) -> Any:
 
 
 class _Stream:
-    """Stands before a family's stream and its socket, and knows whether it is quiet while nobody uses it: open,
-    with nothing to read."""
+    """Stands before a family's stream and its socket, and knows whether it is quiet while nobody uses it:
+    open, with nothing to read."""
 
     def __init__(self, stream: Any, sock: Any) -> None:
         self._stream = stream
