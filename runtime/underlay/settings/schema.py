@@ -180,7 +180,7 @@ class CoalesceSettings(Pillar):
 
 @dataclass(frozen=True, slots=True)
 class PacingSettings(Pillar):
-    """Many calls that one event loop, or threads, start at once are sent by turns (`pacing`)."""
+    """Many calls at once leave sooner: a loop's by turns, a thread's in one piece (`pacing`)."""
 
     path: ClassVar[str] = "pacing"
 
