@@ -9,13 +9,25 @@ from typing import Any
 import pytest
 from replies import CHAT, dumped
 from transport_lab import CHAT_ASK, JSON_TYPE, WAYS, json_reply
-from wire_lab import PATIENCE, Caller, Peer, Server, answering, client, played, pool_of, serving, stream_of
+from wire_lab import (
+    PATIENCE,
+    Caller,
+    Peer,
+    Server,
+    answering,
+    client,
+    played,
+    pool_of,
+    sending,
+    serving,
+    stream_of,
+)
 
 import underlay
 from underlay import Runtime
 from underlay.testing import Script
 from underlay.transports import wire as wires
-from underlay.transports.common import enter_send, leave_send
+from underlay.transports.common import leave_send
 from underlay.transports.wire import LINUX, unwire, wire
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="connections stay the family's own elsewhere")
@@ -249,7 +261,7 @@ def arrived(other: socket.socket) -> bytes:
 
 def test_a_request_leaves_in_one_piece_when_its_answer_is_waited_for(pair: Any) -> None:
     stream, other = pair
-    token = enter_send(whole=True)
+    token = sending()
     try:
         stream.write(HEAD, PATIENCE)
         stream.write(BODY, PATIENCE)
@@ -264,7 +276,7 @@ def test_a_request_leaves_in_one_piece_when_its_answer_is_waited_for(pair: Any) 
 
 
 def test_it_is_one_write(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The socket's own methods in their order: nothing before it that lets go of the interpreter."""
+    """The socket's own methods in their order: nothing that lets go of the interpreter comes before it is sent."""
     stream, other = pair
     real, did = stream._sock, []
 
@@ -275,7 +287,7 @@ def test_it_is_one_write(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
     stream._sock = Noting()
     other.send(b"answer")
-    token = enter_send(whole=True)
+    token = sending()
     try:
         stream.write(HEAD, PATIENCE)
         stream.write(BODY, PATIENCE)
@@ -283,13 +295,13 @@ def test_it_is_one_write(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         stream.read(64, PATIENCE)
     finally:
         leave_send(token)
-    assert did == ["send", "recv"]
+    assert did == ["gettimeout", "send", "settimeout"]
 
 
 @pytest.mark.parametrize("whole", [None, False])
 def test_what_may_not_wait_leaves_at_once(pair: Any, whole: bool | None) -> None:
     stream, other = pair
-    token = None if whole is None else enter_send(whole=whole)
+    token = None if whole is None else sending(whole=whole)
     stream.write(HEAD, PATIENCE)
     assert arrived(other) == HEAD
     stream.write(BODY, PATIENCE)
@@ -300,7 +312,7 @@ def test_what_may_not_wait_leaves_at_once(pair: Any, whole: bool | None) -> None
 
 def test_a_long_request_is_not_held(pair: Any) -> None:
     stream, other = pair
-    token = enter_send(whole=True)
+    token = sending()
     stream.write(HEAD, PATIENCE)
     stream.write(bytes(1 << 16), PATIENCE)
     leave_send(token)
@@ -313,7 +325,7 @@ def test_a_long_request_is_not_held(pair: Any) -> None:
 
 def test_what_was_held_leaves_before_what_is_not(pair: Any) -> None:
     stream, other = pair
-    token = enter_send(whole=True)
+    token = sending()
     stream.write(HEAD, PATIENCE)
     leave_send(token)
     stream.write(BODY, PATIENCE)

@@ -20,7 +20,7 @@ import pytest
 import trio
 import trustme
 
-from underlay.transports.common import enter_send, leave_send
+from underlay.transports.common import Sending, enter_send, leave_send
 from underlay.transports.wire import wire
 
 PATIENCE = 15.0  # seconds of real time after which a test that hangs fails
@@ -190,6 +190,13 @@ def client(way: str, *, wired: bool = True, **options: Any) -> Any:
     return getattr(module, f"{kind}Client")(transport=transport, trust_env=False, timeout=PATIENCE)
 
 
+def sending(*, whole: bool = True) -> Sending:
+    """An attempt is being sent in this context."""
+    attempt = enter_send()
+    attempt.whole = whole
+    return attempt
+
+
 def pool_of(given: Any) -> Any:
     """A client's pool."""
     return given._transport._pool
@@ -260,7 +267,7 @@ class Caller:
             return await self._client.send(request, **options)
         if not self._sends:
             return self._client.send(request, **options)
-        token = enter_send(whole=True)
+        token = sending()
         try:
             return self._client.send(request, **options)
         finally:

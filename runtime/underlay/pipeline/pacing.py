@@ -1,11 +1,14 @@
-"""Turns of calls on an event loop, where `core.pacing` decides and the loop says when it comes round."""
+"""Turns of calls: on an event loop, where `core.pacing` decides and the loop says when it comes round, and of
+threads, which have a baton."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType
 
 from underlay.core.pacing import Turns
+from underlay.pipeline.baton import Baton
 from underlay.settings import Mode
 from underlay.telemetry.events import Paced
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Pacing"]
 
+_LONGEST = 1.0  # seconds: a thread has the baton for some milliseconds
+
 
 class _Held:
     """A call that waits for its turn."""
@@ -33,7 +38,7 @@ class _Held:
 
 class Pacing:
     """The turns of a process, by event loop; each loop's are touched in that loop's thread alone, so there is
-    no lock."""
+    no lock. And the baton of its threads, for those who send; None where they take no turns."""
 
     def __init__(self, settings: Settings) -> None:
         pacing = settings.pacing
@@ -46,6 +51,7 @@ class Pacing:
         self._turns: dict[Hashable, Turns[_Held]] = {}
         self.wires = pacing.mode is Mode.ENFORCE
         """Whether what is sent leaves through connections of ours."""
+        self.baton = Baton(_LONGEST) if self.wires and _one_at_a_time() else None
 
     def holds(self, ports: Ports) -> bool:
         """Whether the call of these ports must wait for its turn to be sent."""
@@ -89,6 +95,12 @@ class Pacing:
                 self._turns.pop(key, None)
         turns = self._turns[home] = Turns(self._turn, self._at_once, self.patience)
         return turns
+
+
+def _one_at_a_time() -> bool:
+    """Whether this interpreter runs one thread at a time (PEP 703)."""
+    enabled = getattr(sys, "_is_gil_enabled", None)
+    return enabled is None or bool(enabled())
 
 
 def _is_over(home: Hashable) -> bool:

@@ -25,7 +25,7 @@ from underlay.pipeline.stages import STAGES
 from underlay.pipeline.windows import Lone
 from underlay.settings import Mode
 from underlay.telemetry.attributes import Ending, Stage, Verdict
-from underlay.telemetry.events import CallStarted
+from underlay.telemetry.events import CallStarted, Paced
 
 if TYPE_CHECKING:
     from underlay.pipeline.engine import Engine
@@ -39,6 +39,8 @@ __all__ = ["perform"]
 _COMPLETE = Ending.COMPLETE
 _CALL, _ATTEMPT = Stage.CALL, Stage.ATTEMPT
 _OFF = Mode.OFF
+
+_TOLD = 0.001  # seconds: a shorter wait for the turn is the processor's and nobody's news
 
 # A fault of ours says nothing about the provider, of whatever class it is.
 _OURS = Mishap(_COMPLETE, Verdict.NOTHING, "")
@@ -129,6 +131,9 @@ async def _attempt(flow: Flow) -> Reply:
         if ports.sent:
             flow.foreign = error
         raise
+    finally:
+        if ports.waited >= _TOLD:
+            call.watched.event(Paced(ports.waited))
     flow.upstream = upstream
     call.status = upstream.status
     attempt.answered(upstream)

@@ -86,6 +86,8 @@ class Ports(Protocol):
     """
 
     sent: bool
+    waited: float
+    """Seconds that this thread let others send first."""
 
     @property
     def home(self) -> Hashable:

@@ -14,9 +14,10 @@ from underlay.telemetry.attributes import Ending, Stage, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Sequence
-    from contextvars import Token
+    from threading import Lock
 
     from underlay.core.cache import Entry
+    from underlay.pipeline.baton import Baton
     from underlay.pipeline.engine import Engine
     from underlay.pipeline.ports import Now, Timeouts
     from underlay.pipeline.reader import Reader
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BasePorts",
+    "Sending",
     "Source",
     "content_type",
     "copied",
     "drop",
     "enter_send",
+    "is_sending",
     "kin",
     "leave_send",
     "sending",
@@ -38,27 +41,55 @@ __all__ = [
 R = TypeVar("R")
 E = TypeVar("E", bound=Exception)
 
-sending: ContextVar[Sequence[bool]] = ContextVar("underlay_sending", default=())
-"""Not empty while an attempt of ours is being sent in this context: a transport that forwards through an
-inner client passes the seam again, and must find it open. It says whether the request may leave in one piece,
-when all of it is written: nobody's code runs in between."""
-
-Sent = tuple["Token[Sequence[bool]]", list[bool]]
+sending: ContextVar[Sending | None] = ContextVar("underlay_sending", default=None)
+"""The attempt of ours that is being sent in this context."""
 
 
-def enter_send(*, whole: bool = False) -> Sent:
+class Sending:
+    """An attempt that is being sent. A transport that forwards through an inner client passes the seam again,
+    and must find it open.
+
+    `whole`: the request may leave in one piece, when all of it is written, because nobody's code runs in
+    between. `held` are the connections that have some of it; `turn` is what this thread gives back before it
+    waits for anything.
+    """
+
+    __slots__ = ("held", "open", "token", "turn", "whole")
+
+    def __init__(self) -> None:
+        self.open = True
+        self.whole = False
+        self.turn: Lock | None = None
+        self.held: list[Any] = []
+        self.token = sending.set(self)
+
+    def go_on(self) -> None:
+        """The next thread may send."""
+        turn, self.turn = self.turn, None
+        if turn is not None:
+            turn.release()
+
+
+def is_sending() -> bool:
+    """Whether an attempt of ours is being sent in this context."""
+    attempt = sending.get()
+    return attempt is not None and attempt.open
+
+
+def enter_send() -> Sending:
     """Open the seam for this context."""
-    open_ = [whole]
-    return sending.set(open_), open_
+    return Sending()
 
 
-def leave_send(sent: Sent) -> None:
+def leave_send(attempt: Sending) -> None:
     """Close it again, for tasks too that were started meanwhile and took the context with them. A coroutine
     that is closed by the garbage collector may end in another context, where there is nothing to reset."""
-    token, open_ = sent
-    open_.clear()
+    attempt.open = attempt.whole = False
+    attempt.go_on()
+    for connection in attempt.held:
+        connection.left()
     try:
-        sending.reset(token)
+        sending.reset(attempt.token)
     except ValueError:
         return
 
@@ -79,7 +110,7 @@ class Source:
 class BasePorts:
     """Time, store and waiting of one call. The families add `send`, `pull`, `close` and their exceptions."""
 
-    __slots__ = ("_engine", "_home", "home", "now", "sent", "timeouts")
+    __slots__ = ("_engine", "_home", "home", "now", "sent", "timeouts", "waited")
 
     def __init__(self, engine: Engine, home: Home, timeouts: Timeouts = NO_TIMEOUTS) -> None:
         self._engine = engine
@@ -88,6 +119,15 @@ class BasePorts:
         self.now: Now = engine.clock.now
         self.sent = False
         self.timeouts = timeouts
+        self.waited = 0.0
+
+    def take_turn(self, attempt: Sending, baton: Baton) -> None:
+        """Have the threads go first that came before."""
+        attempt.turn = baton.take()
+        if attempt.turn is None:
+            began = self.now()
+            attempt.turn = baton.wait()
+            self.waited = self.now() - began
 
     @property
     def deadline(self) -> float:

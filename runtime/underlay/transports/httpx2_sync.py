@@ -17,13 +17,14 @@ from underlay.providers.recognise import may_be_ours
 from underlay.telemetry.attributes import Ending, Stage, Verdict
 from underlay.transports.common import (
     BasePorts,
+    Sending,
     Source,
     content_type,
     drop,
     enter_send,
+    is_sending,
     kin,
     leave_send,
-    sending,
 )
 from underlay.transports.homes import THREADS
 from underlay.transports.wire import wire
@@ -84,11 +85,12 @@ class Ports(BasePorts):
     async def send(self, request: Exchange | None) -> Upstream:
         outgoing = self._request if request is None else _rebuilt(self._request, request)
         self.sent = True
-        token = enter_send(whole=self._whole(outgoing))
+        attempt = enter_send()
         try:
+            self._prepare(attempt, outgoing)
             response = self._inner.handle_request(outgoing)
         finally:
-            leave_send(token)
+            leave_send(attempt)
         self.response = response
         stream, headers = _body(response)  # the response is about to be given ours
         kind = type(stream)
@@ -98,14 +100,17 @@ class Ports(BasePorts):
         ) and "trace" not in outgoing.extensions
         return Upstream(response.status_code, headers, source)
 
-    def _whole(self, request: httpx2.Request) -> bool:
-        """Whether it may leave in one piece, through connections of ours. Only of the family's own transport
-        is it known that it runs nobody's code as it writes."""
+    def _prepare(self, attempt: Sending, request: httpx2.Request) -> None:
+        """Have it leave in one piece and by turns, through connections of ours. Only of the family's own
+        transport is it known that it runs nobody's code as it writes."""
         handle = getattr(type(self._inner), "handle_request", None)
-        if getattr(handle, "__module__", None) != _OWN or not self._engine.state.pacing.wires:
-            return False
-        wire(self._inner)
-        return "trace" not in request.extensions
+        pacing = self._engine.state.pacing
+        if getattr(handle, "__module__", None) != _OWN or not pacing.wires:
+            return
+        passes = wire(self._inner)
+        attempt.whole = "trace" not in request.extensions
+        if passes and attempt.whole and pacing.baton is not None:
+            self.take_turn(attempt, pacing.baton)
 
     async def pull(self, upstream: Upstream) -> bytes | None:
         source = upstream.raw
@@ -270,7 +275,7 @@ def _recognised(
 ) -> tuple[Candidate, Exchange, Ports] | None:
     """What a request that may be one of ours goes on with, cheapest questions first. A body that is still to
     be produced is never read."""
-    if request.method != "POST" or sending.get():
+    if request.method != "POST" or is_sending():
         return None
     url = request.url
     target = url.raw_path

@@ -5,25 +5,21 @@ it, and asks the operating system each time. With a hundred connections that is 
 costs an event loop. Here a connection that was looked at says from the kernel's own count of received bytes
 that nothing has come since (`TCP_INFO`, Linux; tcp(7)).
 
-And a synchronous request leaves as it stands: head and body in one piece, handed to the kernel before the
-interpreter is let go of. Threads that send let go of it dozens of times otherwise (a look at each idle
-connection, and three times for each write), each time whoever waits for it runs on, and no request of a
-hundred leaves before the last of them has come as far. It is a convoy (M. Blasgen, J. Gray, M. Mitoma,
-T. Price, "The convoy phenomenon", SIGOPS Operating Systems Review 13(2), 1979).
+And a request of a thread leaves in one piece, head and body, handed to the kernel before the interpreter is
+let go of. Threads that send let go of it dozens of times otherwise (a look at each idle connection, and three
+times for each write), each time whoever waits for it runs on, and no request of a hundred leaves before the
+last of them has come as far. It is a convoy (M. Blasgen, J. Gray, M. Mitoma, T. Price, "The convoy
+phenomenon", SIGOPS Operating Systems Review 13(2), 1979).
 
 Everything else stays the family's: it opens connections and does TLS, this only stands before its streams.
 """
 
 from __future__ import annotations
 
-import math
-import select
 import socket
-import ssl
 import sys
 from contextlib import suppress
 from functools import cache, partial
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
@@ -46,18 +42,25 @@ _ESTABLISHED: Final = 1
 _wired: WeakSet[Any] = WeakSet()
 
 
-def wire(transport: Any) -> None:
+def wire(transport: Any) -> bool:
     """Have the connections that a family's own transport opens from now on go through here. HTTP/2, where
-    callers share a connection, proxies, and backends of the app's own stay as they are."""
+    callers share a connection, proxies, and backends of the app's own stay as they are. Returns whether a
+    thread's turn is given back here, whatever its request has to wait for: a connection that is opened, room
+    to write, an answer."""
     try:
         pool = transport._pool
-        given = pool._network_backend
-        kinds = _kinds(pool.__class__)
-        if kinds is not None and type(given) is kinds[0] and not pool._http2:
-            pool._network_backend = kinds[1](given)
+        backend = pool._network_backend
+        if not isinstance(backend, _Backend):
+            kinds = _kinds(pool.__class__)
+            if kinds is None or type(backend) is not kinds[0] or pool._http2:
+                return False
+            backend = pool._network_backend = kinds[1](backend)
+            backend.alone = not pool._connections
             _wired.add(pool)
+        passes: bool = backend.passes(pool)
+        return passes
     except Exception:  # noqa: BLE001 what its pool is called, and is made of, is its own affair
-        return
+        return False
 
 
 def unwire() -> None:
@@ -65,7 +68,7 @@ def unwire() -> None:
     with suppress(KeyError):  # there is none left
         while True:
             pool = _wired.pop()
-            if isinstance(pool._network_backend, _Loops | _Threads):
+            if isinstance(pool._network_backend, _Backend):
                 pool._network_backend = pool._network_backend.backend
 
 
@@ -83,32 +86,50 @@ def _kinds(pool: type[Any]) -> tuple[type[Any], Callable[[Any], Any]] | None:
     own = type(pool()._network_backend)
     if pool is core.AsyncConnectionPool:
         kind = type("Stream", (_Awaiting, core.AsyncNetworkStream), {})
-        return own, partial(type("Backend", (_Loops, core.AsyncNetworkBackend), {}), partial(_over, kind))
-    errors = {
-        "unread": (core.ReadTimeout, core.ReadError),
-        "unwritten": (core.WriteTimeout, core.WriteError),
-    }
-    kind = type("Stream", (_Blocking, core.NetworkStream), errors)
-    return own, partial(type("Backend", (_Threads, core.NetworkBackend), {}), partial(_over, kind))
+        return own, partial(type("Backend", (_Loops, core.AsyncNetworkBackend), {}), kind)
+    kind = type("Stream", (_Blocking, core.NetworkStream), {"unwritten": core.WriteError})
+    return own, partial(type("Backend", (_Threads, core.NetworkBackend), {}), kind)
 
 
-def _over(kind: Any, stream: Any) -> Any:
-    """A stream of ours over a family's; the family's own where its socket is none that the kernel counts for,
-    or none of the interpreter's."""
-    try:
-        sock = stream.get_extra_info("socket")
-        known = type(sock).__module__ in kind.sockets or not kind.sockets
-        counts = known and len(sock.getsockopt(_TCP, _TCP_INFO, _INFO)) == _INFO
-    except Exception:  # noqa: BLE001 a loop's own kind of socket answers in its own way
+class _Backend:
+    """A family's backend whose streams are ours."""
+
+    def __init__(self, kind: Any, backend: Any) -> None:
+        self._kind = kind
+        self.backend = backend
+        self.alone = True
+        """Whether all connections of the pool are ours."""
+
+    def passes(self, pool: Any) -> bool:
+        """Whether a thread's turn is given back here, whatever its request has to wait for. It would wait in
+        the pool where no more connections may be opened."""
+        return self.alone and len(pool._connections) < pool._max_connections
+
+    def over(self, stream: Any) -> Any:
+        """A stream of ours over a family's; the family's own where it was made another, or its socket is not
+        of the interpreter's, or none that the kernel counts for."""
+        try:
+            kind, write, sock = self._kind, type(stream).write, stream.get_extra_info("socket")
+            if (
+                write.__module__ == type(stream).__module__
+                and (not kind.sockets or type(sock).__module__ in kind.sockets)
+                and sock.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL) == _TCP
+                and len(sock.getsockopt(_TCP, _TCP_INFO, _INFO)) == _INFO
+            ):
+                return kind(self, stream, sock)
+        except Exception:  # noqa: BLE001 a loop's own kind of socket answers in its own way
+            self.alone = False
+            return stream
+        self.alone = False
         return stream
-    return kind(stream, sock) if counts else stream
 
 
 class _Stream:
     """Stands before a family's stream and its socket, and knows whether it is quiet while nobody uses it:
     open, with nothing to read."""
 
-    def __init__(self, stream: Any, sock: Any) -> None:
+    def __init__(self, backend: _Backend, stream: Any, sock: Any) -> None:
+        self._backend = backend
         self._stream = stream
         self._sock = sock
         self._info: Callable[[int, int, int], bytes] = sock.getsockopt
@@ -149,107 +170,99 @@ class _Awaiting(_Stream):
         await self._stream.aclose()
 
     async def start_tls(self, *args: Any, **options: Any) -> Any:
-        return _over(type(self), await self._stream.start_tls(*args, **options))
+        return self._backend.over(await self._stream.start_tls(*args, **options))
 
 
 class _Blocking(_Stream):
-    """A stream of a thread. Its socket never blocks: what could have to wait is tried first, and waited for
-    here."""
+    """A stream of a thread: the family's own, but for the look and for how a request of ours leaves.
+
+    While its exchange is ours the socket is left so that a write never waits: one that waits for room first
+    lets go of the interpreter once more. The family sets a socket's timeout before each use.
+    """
 
     sockets = ("socket", "ssl")  # modules whose sockets block as the interpreter's own do
-    unread: tuple[type[Exception], type[Exception]]
-    unwritten: tuple[type[Exception], type[Exception]]
+    unwritten: type[Exception]
 
-    def __init__(self, stream: Any, sock: Any) -> None:
-        super().__init__(stream, sock)
+    def __init__(self, backend: _Backend, stream: Any, sock: Any) -> None:
+        super().__init__(backend, stream, sock)
+        self._timeout: float | None = sock.gettimeout()
         self._held = b""
-        self._patience: float | None = None
+        self._ours = False
+        self._shared = False
         sock.settimeout(0.0)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if self._held:
-            self._leave()
-        sock = self._sock
-        data: bytes = _tried(sock.recv, max_bytes, sock, select.POLLIN, timeout, self.unread)
+            _go_on()
+            self.leave()
+        self._timeout = timeout
+        data: bytes = self._stream.read(max_bytes, timeout)
+        if self._ours:
+            try:
+                self._sock.settimeout(0.0)
+            except OSError:  # another thread has closed it: what was read counts
+                self._ours = False
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         held = self._held + buffer if self._held else buffer
-        opened = sending.get()
-        if opened and opened[0] and len(held) <= _PIECE:
-            self._held, self._patience = held, timeout
+        attempt = sending.get()
+        self._timeout = timeout
+        if attempt is not None and attempt.whole and len(held) <= _PIECE and not self._shared:
+            if held and not self._held:
+                attempt.held.append(self)
+            self._held = held
             return
-        self._held = b""
-        self._send(held, timeout)
+        self._held, self._ours = b"", False
+        if attempt is not None:
+            attempt.go_on()
+        self._stream.write(held, timeout)
 
-    def _leave(self) -> None:
-        """Send what was held. That it could not be written is no news: the family looks for an answer all the
+    def leave(self) -> None:
+        """Send what is held. That it could not be written is no news: the family looks for an answer all the
         same, since a server may refuse a request before it has read it."""
         held, self._held = self._held, b""
-        with suppress(self.unwritten[1]):
-            self._send(held, self._patience)
+        self._ours, sent, sock = True, 0, self._sock
+        try:
+            if sock.gettimeout() != 0.0:
+                sock.settimeout(0.0)
+            sent = sock.send(held)
+        except OSError:  # no room, or broken: the family waits for it, or says so
+            pass
+        if sent < len(held):
+            with suppress(self.unwritten):
+                self._stream.write(held[sent:], self._timeout)
 
-    def _send(self, data: bytes, timeout: float | None) -> None:
-        sock, view = self._sock, memoryview(data)
-        while view:
-            view = view[_tried(sock.send, view, sock, select.POLLOUT, timeout, self.unwritten) :]
+    def left(self) -> None:
+        """What held it is over, and it was no request: nobody reads an answer."""
+        if self._held:
+            with suppress(Exception):
+                self.leave()
 
     def close(self) -> None:
+        self._held = b""
         self._stream.close()
 
     def start_tls(self, *args: Any, **options: Any) -> Any:
         stream = self._stream.start_tls(*args, **options)
         # TLS within TLS is a stream of another kind, whose socket carries what it has not decrypted.
-        return _over(type(self), stream) if type(stream) is type(self._stream) else stream
+        return self._backend.over(stream) if type(stream) is type(self._stream) else stream
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == "socket":  # whoever takes it finds it as the family would have left it, from now on
+            self._shared, self._ours = True, False
+            self._sock.settimeout(self._timeout)
+        return super().get_extra_info(info)
 
 
-def _tried(
-    work: Callable[[Any], Any],
-    what: object,
-    sock: socket.socket,
-    event: int,
-    timeout: float | None,
-    errors: tuple[type[Exception], type[Exception]],
-) -> Any:
-    """What `work` makes of `what` as soon as the socket lets it. Raises the first error when that takes
-    longer than `timeout` seconds, and the second when the connection fails."""
-    until = math.inf if timeout is None else None
-    try:
-        while True:
-            try:
-                return work(what)
-            except BlockingIOError:
-                wanted = event
-            except ssl.SSLWantReadError:
-                wanted = select.POLLIN
-            except ssl.SSLWantWriteError:
-                wanted = select.POLLOUT
-            if until is None:
-                until = monotonic() + (timeout or 0.0)
-            if not _ready(sock, wanted, until):
-                break
-    except (OSError, ValueError) as error:  # a socket that another thread closed has no number any more
-        raise errors[1](str(error)) from error
-    raise errors[0]("timed out")
+class _Loops(_Backend):
+    """The backend of event loops. No thread has a turn there."""
 
-
-def _ready(sock: socket.socket, event: int, until: float) -> bool:
-    """Wait for a socket; False: it was not ready by then."""
-    poll = select.poll()
-    poll.register(sock, event)
-    left = None if until == math.inf else max(0, math.ceil((until - monotonic()) * 1e3))
-    return bool(poll.poll(left))
-
-
-class _Loops:
-    """A family's backend of event loops whose streams are ours."""
-
-    def __init__(self, over: Callable[[Any], Any], backend: Any) -> None:
-        self._over = over
-        self.backend = backend
+    def passes(self, pool: Any) -> bool:
+        return False
 
     async def connect_tcp(self, *args: Any, **options: Any) -> Any:
-        return self._over(await self.backend.connect_tcp(*args, **options))
+        return self.over(await self.backend.connect_tcp(*args, **options))
 
     async def connect_unix_socket(self, *args: Any, **options: Any) -> Any:
         return await self.backend.connect_unix_socket(*args, **options)
@@ -258,18 +271,24 @@ class _Loops:
         await self.backend.sleep(seconds)
 
 
-class _Threads:
-    """A family's backend of threads whose streams are ours."""
-
-    def __init__(self, over: Callable[[Any], Any], backend: Any) -> None:
-        self._over = over
-        self.backend = backend
+class _Threads(_Backend):
+    """The backend of threads."""
 
     def connect_tcp(self, *args: Any, **options: Any) -> Any:
-        return self._over(self.backend.connect_tcp(*args, **options))
+        _go_on()
+        return self.over(self.backend.connect_tcp(*args, **options))
 
     def connect_unix_socket(self, *args: Any, **options: Any) -> Any:
+        _go_on()
+        self.alone = False
         return self.backend.connect_unix_socket(*args, **options)
 
     def sleep(self, seconds: float) -> None:
         self.backend.sleep(seconds)
+
+
+def _go_on() -> None:
+    """Who sends here is about to wait, or to let go of the interpreter: the next thread may send."""
+    attempt = sending.get()
+    if attempt is not None:
+        attempt.go_on()
