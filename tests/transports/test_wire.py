@@ -368,3 +368,82 @@ def test_a_script_is_no_network() -> None:
     runtime = Runtime({})
     with runtime.httpx_client(transport=script.transport("httpx", "sync")) as given:
         assert given.post("https://api.openai.com/v1/chat/completions", json=CHAT_ASK).status_code == 200
+
+
+# -- what an app may do with a connection
+
+
+def test_whoever_takes_the_socket_finds_it_as_the_family_leaves_it(pair: Any) -> None:
+    """It waits as long as the last use said, and what is written from then on leaves at once."""
+    stream, other = pair
+    token = sending()
+    try:
+        stream.write(HEAD, PATIENCE)
+        other.send(b"answer")
+        assert stream.read(64, 7.0) == b"answer"
+        assert stream._sock.gettimeout() == 0.0
+        sock = stream.get_extra_info("socket")
+        assert sock.gettimeout() == 7.0
+        assert arrived(other) == HEAD
+        stream.write(BODY, PATIENCE)
+        assert arrived(other) == BODY
+        other.send(b"more")
+        assert stream.read(64, 9.0) == b"more"
+        assert sock.gettimeout() == 9.0
+    finally:
+        leave_send(token)
+
+
+def test_a_new_socket_that_is_taken_waits_as_it_was_opened(pair: Any) -> None:
+    stream, _ = pair
+    assert stream.get_extra_info("socket").gettimeout() == PATIENCE
+
+
+def test_what_else_is_written_meanwhile_leaves_when_the_request_did(pair: Any) -> None:
+    """A log handler or a finaliser that runs as a call of ours is sent, and writes to a connection of its own."""
+    stream, other = pair
+    token = sending()
+    stream.write(b"alert", PATIENCE)
+    leave_send(token)
+    assert arrived(other) == b"alert"
+
+
+def test_what_was_held_on_a_closed_connection_is_gone(pair: Any) -> None:
+    stream, other = pair
+    token = sending()
+    stream.write(HEAD, PATIENCE)
+    stream.close()
+    leave_send(token)
+    assert arrived(other) == b""
+
+
+def test_an_answer_counts_though_the_connection_is_closed_as_it_is_read(
+    pair: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another thread, between the read and what is left to do."""
+    stream, other = pair
+    token = sending()
+    stream.write(HEAD, PATIENCE)
+    leave_send(token)
+    other.send(b"answer")
+    real = stream._stream.read
+
+    def read(*args: Any) -> bytes:
+        data: bytes = real(*args)
+        stream.close()
+        return data
+
+    monkeypatch.setattr(stream._stream, "read", read)
+    assert stream.read(64, PATIENCE) == b"answer"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_stream_that_somebody_patched_stays_as_it_is(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault injection and counters of bytes sit there."""
+    with serving(answering()) as server:
+        bare = stream_of(f"sync-{family}", server, wired=False)
+        bare.close()
+        monkeypatch.setattr(type(bare), "write", lambda self, *args: None)
+        stream = stream_of(f"sync-{family}", server)
+        assert type(stream) is type(bare)
+        stream.close()

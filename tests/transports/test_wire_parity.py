@@ -146,6 +146,22 @@ def never_answers() -> Case:
     return [act], steps
 
 
+def is_waited_for_very_long() -> Case:
+    async def steps(caller: Caller, server: Server) -> None:
+        await caller.ask(
+            b"x" * 100, timeout={"read": 1e7, "write": 1e7}
+        )  # seconds: beyond 2**31 milliseconds
+
+    return [answering()], steps
+
+
+def is_waited_for_without_end() -> Case:
+    async def steps(caller: Caller, server: Server) -> None:
+        await caller.ask(bytes(LONG), timeout={"read": None, "write": None, "connect": None, "pool": None})
+
+    return [answering()], steps
+
+
 def stops_in_the_body() -> Case:
     def act(peer: Peer) -> None:
         peer.request()
@@ -271,6 +287,8 @@ CASES = [
     takes_a_large_request,
     never_reads,
     never_answers,
+    is_waited_for_very_long,
+    is_waited_for_without_end,
     stops_in_the_body,
     says_nothing,
     is_cut_in_the_head,

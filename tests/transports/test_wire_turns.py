@@ -1,0 +1,342 @@
+"""Threads send one at a time over connections of ours: who has the turn gives it back before anything that could have
+to wait, and nobody waits for a network."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from replies import CHAT, dumped
+from transport_lab import CHAT_ASK, KEY, Lab
+from wire_lab import PATIENCE, Act, Peer, Server, answering, client, serving
+
+from underlay import Runtime
+from underlay.pipeline.baton import Baton
+from underlay.telemetry.events import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Paced
+from underlay.telemetry.listener import QuietHandle
+from underlay.testing import Recorder
+from underlay.transports.wire import LINUX, wire
+
+pytestmark = pytest.mark.skipif(not LINUX, reason="connections stay the family's own elsewhere")
+
+HOSTS = {"127.0.0.1": "openai"}
+ANSWER = dumped(CHAT)
+REPLY = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (
+    len(ANSWER),
+    ANSWER,
+)
+
+
+class Looked(Baton):
+    """Says when somebody waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__(PATIENCE)
+        self.asked = threading.Event()
+
+    @property
+    def turns(self) -> int:
+        """How often it was taken."""
+        return self._turns
+
+    @property
+    def taken(self) -> bool:
+        """Whether somebody has it."""
+        return self._lock.locked()
+
+    def wait(self) -> Any:
+        """Say so, and wait."""
+        self.asked.set()
+        return super().wait()
+
+
+class Lane(Lab):
+    """One family's threads, over real connections."""
+
+    baton: Looked
+
+    def real(self, **options: Any) -> Any:
+        """A client over the family's own transport over underlay; its runtime has a baton that can be looked at."""
+        self.setup([], hosts=HOSTS, llm_batch={"mode": "off"})
+        self.baton = self.runtime.engine.state.pacing.baton = Looked()
+        self.own = client(f"sync-{self.family}", wired=False, **options)._transport
+        return self.client(self.own, trust_env=False, timeout=PATIENCE)
+
+    def ask(self, given: Any, server: Server, text: str = "Hi", **options: Any) -> Any:
+        """One whole call."""
+        body = {**CHAT_ASK, "messages": [{"role": "user", "content": text}]}
+        return given.post(f"{server.url}v1/chat/completions", json=body, headers=KEY, **options)
+
+
+@pytest.fixture(params=["httpx", "httpx2"])
+def lane(request: pytest.FixtureRequest) -> Iterator[Lane]:
+    """One family, whose clients are closed at the end. Then the turn is free, each call has ended once, and nothing of
+    ours failed."""
+    lane = Lane(f"sync-{request.param}")
+    yield lane
+    for each in lane._clients:
+        each.close()
+    assert not lane.baton.taken
+    assert lane.faults == {}
+    assert [len(call.of(CallEnded)) for call in lane.recorder.calls] == [1] * len(lane.recorder.calls)
+
+
+class Beside(threading.Thread):
+    """Work beside the test's own."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        super().__init__(daemon=True)
+        self._work = work
+        self._value: Any = None
+        self.start()
+
+    def run(self) -> None:
+        """Do it."""
+        self._value = self._work()
+
+    def result(self) -> Any:
+        """What came of it."""
+        self.join(PATIENCE)
+        assert not self.is_alive()
+        return self._value
+
+
+def noting(lane: Lane, seen: list[bool]) -> Act:
+    """Answers, and notes whether the turn is taken when it has the head, and when it has all of a request."""
+
+    def act(peer: Peer) -> None:
+        while True:
+            head = peer.head()
+            seen.append(lane.baton.taken)
+            peer.take(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+            seen.append(lane.baton.taken)
+            peer.say(REPLY)
+
+    return act
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_turn_is_over_when_the_request_has_left(lane: Lane, tls: bool) -> None:
+    """Over a connection that is opened first, one that was idle, and one that takes a long request in pieces."""
+    seen: list[bool] = []
+    with serving(noting(lane, seen), tls=tls) as server:
+        given = lane.real()
+        for text in ("Hi", "Ho", "x" * 300_000):
+            assert lane.ask(given, server, text).json() == CHAT
+        assert server.connections == 1
+    assert seen == [False] * 6
+    assert lane.baton.turns == 3
+
+
+def test_who_has_the_turn_holds_up_who_comes_next(lane: Lane) -> None:
+    """It is sent when the turn is given back, and says what it waited, from a millisecond on."""
+    with serving(answering(REPLY)) as server:
+        given = lane.real()
+        for wait, told in ((0.5, [Paced(0.5)]), (2**-10, []), (2**-9, [Paced(2**-9)])):
+            turn = lane.baton.take()
+            assert turn is not None
+            lane.baton.asked.clear()
+            before = len(server.bodies())
+            call = Beside(lambda wait=wait: lane.ask(given, server, f"{wait}"))  # type: ignore[misc]
+            assert lane.baton.asked.wait(PATIENCE)
+            assert len(server.bodies()) == before
+            lane.clock.advance(wait)
+            turn.release()
+            assert call.result().json() == CHAT
+            assert lane.recorder.calls[-1].of(Paced) == told
+
+
+def test_a_hit_waits_for_nobody(lane: Lane) -> None:
+    """The turn is for those who send."""
+    with serving(answering(REPLY)) as server:
+        given = lane.real()
+        lane.ask(given, server)
+        turn = lane.baton.take()
+        assert turn is not None
+        assert lane.ask(given, server).json() == CHAT
+        assert not lane.baton.asked.is_set()
+        turn.release()
+
+
+def test_an_attempt_that_fails_gives_its_turn_back(lane: Lane) -> None:
+    """No connection, and one that is cut."""
+    with serving(lambda peer: peer.reset()) as server:
+        given = lane.real()
+        for _ in range(2):
+            with pytest.raises(lane.module.TransportError):
+                lane.ask(given, server)
+        assert lane.baton.turns == 2
+    with serving(answering(), tls=True) as server:  # of an authority that this client does not know
+        given = lane.client(lane.module.HTTPTransport(), trust_env=False)
+        with pytest.raises(lane.module.ConnectError):
+            lane.ask(given, server)
+    assert lane.baton.turns == 3
+
+
+def test_a_listener_that_asks_a_model_waits_for_nobody(lane: Lane) -> None:
+    """It is told before the turn is taken, and when it was given back: at each word of a call it asks once more."""
+    with serving(answering(REPLY)) as server:
+        given, inside, told = lane.real(), [False], list[Any]()
+
+        class Asking(QuietHandle):
+            def event(self, event: object) -> None:
+                if not inside[0]:
+                    inside[0] = True
+                    told.append((type(event), lane.ask(given, server, f"{len(told)}").json()))
+                    inside[0] = False
+
+        class Listener(Recorder):
+            def start(self, started: Any) -> Any:
+                handle = Asking()
+                handle.event(started)
+                return handle
+
+        lane.runtime = Runtime({"hosts": HOSTS}, clock=lane.clock, listeners=[Listener()])
+        lane.baton = lane.runtime.engine.state.pacing.baton = Looked()
+        given = lane.client(lane.own, trust_env=False, timeout=PATIENCE)
+        assert lane.ask(given, server).json() == CHAT
+    assert [answer for _, answer in told] == [CHAT] * len(told)
+    assert {CallStarted, AttemptStarted, AttemptEnded, CallEnded} <= {event for event, _ in told}
+    assert not lane.baton.asked.is_set()
+
+
+# -- who has no turn
+
+
+def test_who_would_wait_in_the_pool_has_no_turn(lane: Lane) -> None:
+    """Where no more connections may be opened a thread waits for one, and nobody waits with it."""
+    go = threading.Event()
+
+    def act(peer: Peer) -> None:
+        peer.request()
+        assert go.wait(PATIENCE)
+        peer.say(REPLY)
+        peer.gone()
+
+    with serving(act, answering(REPLY)) as server:
+        given = lane.real(limits=lane.module.Limits(max_connections=1))
+        call = Beside(lambda: lane.ask(given, server))
+        while not lane.own._pool.connections:
+            assert call.is_alive()
+        with pytest.raises(lane.module.PoolTimeout):
+            lane.ask(given, server, "Ho", timeout=lane.module.Timeout(PATIENCE, pool=0.01))
+        assert lane.baton.turns == 1
+        go.set()
+        assert call.result().json() == CHAT
+
+
+def test_a_pool_that_has_connections_of_its_familys_has_no_turns(lane: Lane) -> None:
+    """They would not give it back before the answer is there."""
+    with serving(answering(REPLY)) as server:
+        given = lane.real()
+        lane.bare(lane.own, trust_env=False).post(server.url)
+        for text in ("Hi", "Ho"):
+            assert lane.ask(given, server, text).json() == CHAT
+        assert (lane.baton.turns, server.connections) == (0, 1)
+
+
+def test_a_stream_that_is_not_ours_ends_the_turns_of_its_pool(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel counts no more for it: the next call over that pool has no turn."""
+    with serving(answering(REPLY)) as server:
+        given = lane.real()
+        monkeypatch.setattr("underlay.transports.wire._INFO", 1 << 10)
+        for text in ("Hi", "Ho"):
+            assert lane.ask(given, server, text).json() == CHAT
+        assert lane.baton.turns == 1
+        assert not lane.own._pool._network_backend.alone
+
+
+def test_a_hook_that_traces_runs_without_a_turn(lane: Lane) -> None:
+    """Of a request that the app traces nobody knows how long its hook takes."""
+    seen: list[bool] = []
+    with serving(answering(REPLY)) as server:
+        given = lane.real()
+        hook = {"trace": lambda event, info: seen.append(lane.baton.taken)}
+        assert lane.ask(given, server, extensions=hook).json() == CHAT
+    assert seen != []
+    assert not any(seen)
+    assert lane.baton.turns == 0
+
+
+def test_the_apps_own_transport_runs_without_a_turn(lane: Lane) -> None:
+    """And so does one that is half the family's own."""
+    seen: list[bool] = []
+    with serving(answering(REPLY)) as server:
+        lane.real()
+        family = type(lane.own)
+
+        class Half(family):  # type: ignore[misc, valid-type]
+            def handle_request(self, request: Any) -> Any:
+                seen.append(lane.baton.taken)
+                return super().handle_request(request)
+
+        for own in (Half(trust_env=False), lane.transport(lambda request: lane.own.handle_request(request))):
+            given = lane.client(own)
+            assert lane.ask(given, server, f"{own}").json() == CHAT
+    assert seen == [False]
+    assert lane.baton.turns == 0
+
+
+def test_a_unix_socket_ends_the_turns_of_its_pool(lane: Lane, tmp_path: Path) -> None:
+    """No connection of ours is opened there."""
+    lane.real()
+    assert wire(lane.own)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "there"))
+        listener.listen()
+        stream = lane.own._pool._network_backend.connect_unix_socket(
+            str(tmp_path / "there"), timeout=PATIENCE
+        )
+        stream.close()
+    assert type(stream).__module__ != wire.__module__
+    assert not wire(lane.own)
+
+
+@pytest.mark.parametrize("mode", ["off", "observe"])
+def test_no_turns_unless_pacing_is_on(lane: Lane, mode: str) -> None:
+    """Switched off, or told to watch only, threads have no baton."""
+    lane.real()
+    lane.setup([], pacing={"mode": mode})
+    assert lane.runtime.engine.state.pacing.baton is None
+
+
+@pytest.mark.parametrize("gil", [True, False])
+def test_no_turns_where_threads_work_side_by_side(
+    lane: Lane, gil: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On an interpreter without a global lock no thread takes it from another, and calls are as they were."""
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: gil, raising=False)
+    with serving(answering(REPLY)) as server:
+        given = lane.real()
+        lane.setup([], hosts=HOSTS)
+        assert (lane.runtime.engine.state.pacing.baton is not None) == gil
+        given = lane.client(lane.own)
+        assert lane.ask(given, server).json() == CHAT
+
+
+@pytest.mark.parametrize("way", ["asyncio-httpx", "asyncio-httpx2", "trio-httpx", "trio-httpx2"])
+def test_calls_of_a_loop_never_touch_the_baton(way: str) -> None:
+    """With it taken a loop's calls go on as ever."""
+    lane = Lane(way)
+    lane.setup([], hosts=HOSTS)
+    lane.baton = lane.runtime.engine.state.pacing.baton = Looked()
+    turn = lane.baton.take()
+    assert turn is not None
+    with serving(answering(REPLY)) as server:
+
+        async def scenario() -> list[Any]:
+            given = lane.client(client(way, wired=False)._transport, trust_env=False, timeout=PATIENCE)
+            url = f"{server.url}v1/chat/completions"
+            return [(await lane.post(given, url, {**CHAT_ASK, "seed": seed})).json() for seed in range(2)]
+
+        assert lane.run(scenario) == [CHAT] * 2
+    assert not lane.baton.asked.is_set()
+    assert [call.of(Paced) for call in lane.recorder.calls] == [[], []]
+    turn.release()
