@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from importlib import import_module
 from typing import Any
 
@@ -435,6 +436,110 @@ def test_an_answer_counts_though_the_connection_is_closed_as_it_is_read(
 
     monkeypatch.setattr(stream._stream, "read", read)
     assert stream.read(64, PATIENCE) == b"answer"
+
+
+def test_that_a_request_could_not_be_written_is_no_news(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The family looks for an answer all the same: a server may have refused it. That it took too long is an error."""
+    stream, other = pair
+    core = import_module(type(stream).__mro__[-2].__module__.partition(".")[0])
+    other.send(b"refused")
+    for error in (core.WriteError, core.WriteTimeout):
+
+        def write(*args: Any, error: Any = error) -> None:
+            raise error(*args)
+
+        monkeypatch.setattr(stream, "_sock", Broken())
+        monkeypatch.setattr(stream._stream, "write", write)
+        token = sending()
+        stream.write(HEAD, PATIENCE)
+        if error is core.WriteTimeout:
+            with pytest.raises(core.WriteTimeout):
+                stream.read(64, PATIENCE)
+        else:
+            assert stream.read(64, PATIENCE) == b"refused"
+        leave_send(token)
+
+
+class Broken:
+    """A socket on which nothing can be sent."""
+
+    def gettimeout(self) -> float:
+        """It never waits."""
+        return 0.0
+
+    def settimeout(self, timeout: float) -> None:
+        """It never will."""
+
+    def send(self, data: bytes) -> int:
+        """Fail."""
+        raise BrokenPipeError
+
+
+def test_what_finds_no_room_at_once_is_sent_to_its_end(pair: Any) -> None:
+    """By the family, from where the first write came to."""
+    stream, other = pair
+    stream._sock.setsockopt(
+        socket.SOL_SOCKET, socket.SO_SNDBUF, 1
+    )  # the kernel makes of it the least it allows
+    request = bytes(range(256)) * 255
+    got: list[bytes] = []
+
+    def take() -> None:
+        while sum(map(len, got)) < len(request):
+            got.append(other.recv(1 << 10))
+        other.send(b"answer")
+
+    reader = threading.Thread(target=take, daemon=True)
+    reader.start()
+    token = sending()
+    stream.write(request, PATIENCE)
+    assert stream.read(64, PATIENCE) == b"answer"
+    leave_send(token)
+    reader.join(PATIENCE)
+    assert b"".join(got) == request
+
+
+class Kernel:
+    """A socket that says what a kernel says."""
+
+    def __init__(self, protocol: int) -> None:
+        self._protocol = protocol
+
+    def getsockopt(self, level: int, option: int, length: int = 0) -> Any:
+        """Its protocol, or what it counts."""
+        return bytes(length) if level == socket.IPPROTO_TCP else self._protocol
+
+    def gettimeout(self) -> float:
+        """It waits."""
+        return PATIENCE
+
+    def settimeout(self, timeout: float) -> None:
+        """It will not."""
+
+
+@pytest.mark.parametrize(
+    ("module", "protocol", "wired"),
+    [
+        ("socket", socket.IPPROTO_TCP, True),
+        ("ssl", socket.IPPROTO_TCP, True),
+        ("gevent._socket3", socket.IPPROTO_TCP, False),  # waits in its own way
+        ("socket", 262, False),  # MPTCP: what comes by another path is not counted
+    ],
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_a_plain_socket_over_tcp_is_ours(family: str, module: str, protocol: int, wired: bool) -> None:
+    class Family:
+        def write(self) -> None:
+            """The family's."""
+
+        def get_extra_info(self, info: str) -> Any:
+            assert info == "socket"
+            return type("Socket", (Kernel,), {"__module__": module})(protocol)
+
+    given = Family()
+    backend = pool_of(client(f"sync-{family}"))._network_backend
+    assert (backend.over(given) is not given) == wired
+    assert backend.alone == wired
 
 
 @pytest.mark.parametrize("family", FAMILIES)

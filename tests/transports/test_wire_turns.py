@@ -163,6 +163,41 @@ def test_a_hit_waits_for_nobody(lane: Lane) -> None:
         turn.release()
 
 
+def test_who_opens_a_connection_has_given_the_turn_back(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it takes to get there, nobody else waits for."""
+    seen: list[bool] = []
+    with serving(answering(REPLY)) as server:
+        given = lane.real()
+        real = lane.own._pool._network_backend.connect_tcp
+
+        def connect(*args: Any, **options: Any) -> Any:
+            seen.append(lane.baton.taken)
+            return real(*args, **options)
+
+        monkeypatch.setattr(lane.own._pool._network_backend, "connect_tcp", connect)
+        assert lane.ask(given, server).json() == CHAT
+    assert (seen, lane.baton.turns) == ([False], 1)
+
+
+def test_who_is_interrupted_in_the_pool_gives_the_turn_back(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything was opened or written."""
+    seen: list[bool] = []
+
+    def interrupted() -> Any:
+        seen.append(lane.baton.taken)
+        raise KeyboardInterrupt
+
+    with serving(answering(REPLY)) as server:
+        given = lane.real()
+        monkeypatch.setattr(lane.own._pool, "_assign_requests_to_connections", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lane.ask(given, server)
+    assert seen[0]
+    assert lane.baton.turns == 1
+
+
 def test_an_attempt_that_fails_gives_its_turn_back(lane: Lane) -> None:
     """No connection, and one that is cut."""
     with serving(lambda peer: peer.reset()) as server:

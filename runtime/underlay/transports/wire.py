@@ -240,7 +240,6 @@ class _Blocking(_Stream):
                 self.leave()
 
     def close(self) -> None:
-        self._held = b""
         self._stream.close()
 
     def start_tls(self, *args: Any, **options: Any) -> Any:
