@@ -57,6 +57,7 @@ def core_of(family: str) -> Any:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_familys_own_transport_is_wired_once(way: str) -> None:
+    """Its backend is put under ours, and that stays."""
     given = client(way)
     backend = pool_of(given)._network_backend
     assert ours(pool_of(given))
@@ -69,11 +70,13 @@ def test_a_familys_own_transport_is_wired_once(way: str) -> None:
     "options", [{"http2": True}, {"proxy": "http://127.0.0.1:1"}], ids=["http2", "proxy"]
 )
 def test_shared_connections_and_proxies_stay_as_they_are(way: str, options: dict[str, Any]) -> None:
+    """Over HTTP/2 several callers write to a stream; a proxy's pool opens other connections."""
     assert not ours(pool_of(client(way, **options)))
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_backend_of_the_apps_own_stays(way: str) -> None:
+    """Its streams are what it makes them."""
     mode, family = way.split("-")
     own = core_of(family).MockBackend([]) if mode == "sync" else core_of(family).AsyncMockBackend([])
     given = client(way, wired=False)
@@ -102,6 +105,7 @@ def test_a_transport_that_nothing_is_known_of_stays(family: str) -> None:
 def test_where_the_kernel_does_not_count_the_stream_is_the_familys(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Calls are as ever."""
     monkeypatch.setattr(wires, "_INFO", 1 << 10)  # of which no kernel says that much
     with serving(answering()) as server:
         kinds = []
@@ -159,6 +163,7 @@ def test_an_app_that_is_no_longer_instrumented_opens_its_familys_connections() -
 
 
 def test_unwired_pools_can_be_wired_again() -> None:
+    """And to unwire twice is to unwire once."""
     given = client("sync-httpx")
     unwire()
     unwire()
@@ -261,6 +266,7 @@ def arrived(other: socket.socket) -> bytes:
 
 
 def test_a_request_leaves_in_one_piece_when_its_answer_is_waited_for(pair: Any) -> None:
+    """Nothing of it before, and what is written after the call at once."""
     stream, other = pair
     token = sending()
     try:
@@ -301,6 +307,7 @@ def test_it_is_one_write(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("whole", [None, False])
 def test_what_may_not_wait_leaves_at_once(pair: Any, whole: bool | None) -> None:
+    """Where no call of ours is sent, or one whose steps somebody is told of."""
     stream, other = pair
     token = None if whole is None else sending(whole=whole)
     stream.write(HEAD, PATIENCE)
@@ -312,6 +319,7 @@ def test_what_may_not_wait_leaves_at_once(pair: Any, whole: bool | None) -> None
 
 
 def test_a_long_request_is_not_held(pair: Any) -> None:
+    """There is a bound to what is copied."""
     stream, other = pair
     token = sending()
     stream.write(HEAD, PATIENCE)
@@ -325,6 +333,7 @@ def test_a_long_request_is_not_held(pair: Any) -> None:
 
 
 def test_what_was_held_leaves_before_what_is_not(pair: Any) -> None:
+    """In the order in which it was written."""
     stream, other = pair
     token = sending()
     stream.write(HEAD, PATIENCE)
@@ -396,6 +405,7 @@ def test_whoever_takes_the_socket_finds_it_as_the_family_leaves_it(pair: Any) ->
 
 
 def test_a_new_socket_that_is_taken_waits_as_it_was_opened(pair: Any) -> None:
+    """Nothing was read or written yet."""
     stream, _ = pair
     assert stream.get_extra_info("socket").gettimeout() == PATIENCE
 
@@ -410,6 +420,7 @@ def test_what_else_is_written_meanwhile_leaves_when_the_request_did(pair: Any) -
 
 
 def test_what_was_held_on_a_closed_connection_is_gone(pair: Any) -> None:
+    """Half a request is none."""
     stream, other = pair
     token = sending()
     stream.write(HEAD, PATIENCE)
@@ -528,6 +539,8 @@ class Kernel:
 )
 @pytest.mark.parametrize("family", FAMILIES)
 def test_only_a_plain_socket_over_tcp_is_ours(family: str, module: str, protocol: int, wired: bool) -> None:
+    """And once there was another, the pool's threads have no turns."""
+
     class Family:
         def write(self) -> None:
             """The family's."""
