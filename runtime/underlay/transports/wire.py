@@ -108,20 +108,18 @@ class _Backend:
     def over(self, stream: Any) -> Any:
         """A stream of ours over a family's; the family's own where it was made another, or its socket is not
         of the interpreter's, or none that the kernel counts for."""
+        kind, sock = self._kind, stream.get_extra_info("socket")
         try:
-            kind, write, sock = self._kind, type(stream).write, stream.get_extra_info("socket")
-            if (
-                write.__module__ == type(stream).__module__
+            ours = (
+                type(stream).write.__module__ == type(stream).__module__
                 and (not kind.sockets or type(sock).__module__ in kind.sockets)
                 and sock.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL) == _TCP
                 and len(sock.getsockopt(_TCP, _TCP_INFO, _INFO)) == _INFO
-            ):
-                return kind(self, stream, sock)
+            )
         except Exception:  # noqa: BLE001 a loop's own kind of socket answers in its own way
-            self.alone = False
-            return stream
-        self.alone = False
-        return stream
+            ours = False
+        self.alone = self.alone and ours
+        return kind(self, stream, sock) if ours else stream
 
 
 class _Stream:
@@ -244,8 +242,11 @@ class _Blocking(_Stream):
 
     def start_tls(self, *args: Any, **options: Any) -> Any:
         stream = self._stream.start_tls(*args, **options)
+        if type(stream) is type(self._stream):
+            return self._backend.over(stream)
         # TLS within TLS is a stream of another kind, whose socket carries what it has not decrypted.
-        return self._backend.over(stream) if type(stream) is type(self._stream) else stream
+        self._backend.alone = False
+        return stream
 
     def get_extra_info(self, info: str) -> Any:
         if info == "socket":  # whoever takes it finds it as the family would have left it, from now on
