@@ -65,6 +65,24 @@ def test_a_familys_own_transport_is_wired_once(way: str) -> None:
     assert pool_of(given)._network_backend is backend
 
 
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("way", WAYS)
+def test_the_connections_of_a_wired_transport_are_ours(way: str, tls: bool) -> None:
+    """Over TLS too, where the family makes another stream of one of ours."""
+    given = client(way)
+    streams: list[Any] = []
+
+    async def steps(caller: Caller, server: Server) -> None:
+        await caller.ask(b"hello")
+        streams.extend(each._connection._network_stream for each in pool_of(given).connections)
+
+    with serving(answering(), tls=tls) as server:
+        told: list[Any] = played(way, steps, server, given)
+    assert [each[0] for each in told] == [200]
+    assert [type(each).__module__ for each in streams] == [wires.__name__]
+    assert pool_of(given)._network_backend.alone
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     "options", [{"http2": True}, {"proxy": "http://127.0.0.1:1"}], ids=["http2", "proxy"]
