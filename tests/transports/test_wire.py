@@ -28,7 +28,6 @@ import underlay
 from underlay import Runtime
 from underlay.testing import Script
 from underlay.transports import wire as wires
-from underlay.transports.common import leave_send
 from underlay.transports.wire import LINUX, unwire, wire
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="connections stay the family's own elsewhere")
@@ -295,7 +294,7 @@ def test_a_request_leaves_in_one_piece_when_its_answer_is_waited_for(pair: Any) 
         assert stream.read(64, PATIENCE) == b"early"
         assert arrived(other) == HEAD + BODY
     finally:
-        leave_send(token)
+        token.leave()
     stream.write(b"more", PATIENCE)
     assert arrived(other) == b"more"
 
@@ -319,7 +318,7 @@ def test_it_is_one_write(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         assert did == []
         stream.read(64, PATIENCE)
     finally:
-        leave_send(token)
+        token.leave()
     assert did == ["gettimeout", "send", "settimeout"]
 
 
@@ -333,7 +332,7 @@ def test_what_may_not_wait_leaves_at_once(pair: Any, whole: bool | None) -> None
     stream.write(BODY, PATIENCE)
     assert arrived(other) == BODY
     if token is not None:
-        leave_send(token)
+        token.leave()
 
 
 def test_a_long_request_is_not_held(pair: Any) -> None:
@@ -342,7 +341,7 @@ def test_a_long_request_is_not_held(pair: Any) -> None:
     token = sending()
     stream.write(HEAD, PATIENCE)
     stream.write(bytes(1 << 16), PATIENCE)
-    leave_send(token)
+    token.leave()
     other.settimeout(PATIENCE)
     got = b""
     while len(got) < len(HEAD) + (1 << 16):
@@ -355,7 +354,7 @@ def test_what_was_held_leaves_before_what_is_not(pair: Any) -> None:
     stream, other = pair
     token = sending()
     stream.write(HEAD, PATIENCE)
-    leave_send(token)
+    token.leave()
     stream.write(BODY, PATIENCE)
     assert arrived(other) == HEAD + BODY
 
@@ -419,7 +418,7 @@ def test_whoever_takes_the_socket_finds_it_as_the_family_leaves_it(pair: Any) ->
         assert stream.read(64, 9.0) == b"more"
         assert sock.gettimeout() == 9.0
     finally:
-        leave_send(token)
+        token.leave()
 
 
 def test_a_new_socket_that_is_taken_waits_as_it_was_opened(pair: Any) -> None:
@@ -433,7 +432,7 @@ def test_what_else_is_written_meanwhile_leaves_when_the_request_did(pair: Any) -
     stream, other = pair
     token = sending()
     stream.write(b"alert", PATIENCE)
-    leave_send(token)
+    token.leave()
     assert arrived(other) == b"alert"
 
 
@@ -443,7 +442,7 @@ def test_what_was_held_on_a_closed_connection_is_gone(pair: Any) -> None:
     token = sending()
     stream.write(HEAD, PATIENCE)
     stream.close()
-    leave_send(token)
+    token.leave()
     assert arrived(other) == b""
 
 
@@ -454,7 +453,7 @@ def test_an_answer_counts_though_the_connection_is_closed_as_it_is_read(
     stream, other = pair
     token = sending()
     stream.write(HEAD, PATIENCE)
-    leave_send(token)
+    token.leave()
     other.send(b"answer")
     real = stream._stream.read
 
@@ -486,7 +485,7 @@ def test_that_a_request_could_not_be_written_is_no_news(pair: Any, monkeypatch: 
                 stream.read(64, PATIENCE)
         else:
             assert stream.read(64, PATIENCE) == b"refused"
-        leave_send(token)
+        token.leave()
 
 
 class Broken:
@@ -523,7 +522,7 @@ def test_what_finds_no_room_at_once_is_sent_to_its_end(pair: Any) -> None:
     token = sending()
     stream.write(request, PATIENCE)
     assert stream.read(64, PATIENCE) == b"answer"
-    leave_send(token)
+    token.leave()
     reader.join(PATIENCE)
     assert b"".join(got) == request
 

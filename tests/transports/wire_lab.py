@@ -20,7 +20,7 @@ import pytest
 import trio
 import trustme
 
-from underlay.transports.common import Sending, enter_send, leave_send
+from underlay.transports.common import Sending
 from underlay.transports.wire import wire
 
 PATIENCE = 15.0  # seconds of real time after which a test that hangs fails
@@ -192,7 +192,8 @@ def client(way: str, *, wired: bool = True, **options: Any) -> Any:
 
 def sending(*, whole: bool = True) -> Sending:
     """An attempt is being sent in this context."""
-    attempt = enter_send()
+    attempt = Sending()
+    attempt.enter()
     attempt.whole = whole
     return attempt
 
@@ -271,7 +272,7 @@ class Caller:
         try:
             return self._client.send(request, **options)
         finally:
-            leave_send(token)
+            token.leave()
 
 
 def stream_of(way: str, server: Server, *, wired: bool = True) -> Any:

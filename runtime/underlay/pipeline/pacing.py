@@ -1,5 +1,5 @@
 """Turns of calls: on an event loop, where `core.pacing` decides and the loop says when it comes round, and of
-threads, which have a baton."""
+threads, which pass a gate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType
 
 from underlay.core.pacing import Turns
-from underlay.pipeline.baton import Baton
+from underlay.pipeline.gate import Gate
 from underlay.settings import Mode
 from underlay.telemetry.events import Paced
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pacing"]
 
-_LONGEST = 1.0  # seconds: a thread has the baton for some milliseconds
+_LONGEST = 1.0  # seconds: a thread is inside of the gate for some milliseconds
 
 
 class _Held:
@@ -38,7 +38,7 @@ class _Held:
 
 class Pacing:
     """The turns of a process, by event loop; each loop's are touched in that loop's thread alone, so there is
-    no lock. And the baton of its threads, for those who send; None where they take no turns."""
+    no lock. And the gate of its threads, for those who send; None where all go."""
 
     def __init__(self, settings: Settings) -> None:
         pacing = settings.pacing
@@ -51,7 +51,7 @@ class Pacing:
         self._turns: dict[Hashable, Turns[_Held]] = {}
         self.wires = pacing.mode is Mode.ENFORCE
         """Whether what is sent leaves through connections of ours."""
-        self.baton = Baton(_LONGEST) if self.wires and _one_at_a_time() else None
+        self.gate = Gate(pacing.threads, _LONGEST) if self.wires and _one_at_a_time() else None
 
     def holds(self, ports: Ports) -> bool:
         """Whether the call of these ports must wait for its turn to be sent."""

@@ -87,7 +87,7 @@ class Ports(Protocol):
 
     sent: bool
     waited: float
-    """Seconds that this thread let others send first."""
+    """Seconds that this thread waited for others to send."""
 
     @property
     def home(self) -> Hashable:

@@ -201,6 +201,14 @@ class PacingSettings(Pillar):
             high=10_000,
         ),
     )
+    threads: int = field(
+        default=128,
+        metadata=count(
+            "Threads that send at the same time; the others wait until one of them has sent.",
+            "threads",
+            high=10_000,
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)

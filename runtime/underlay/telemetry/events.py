@@ -125,7 +125,7 @@ class Batched:
 @record(frozen=True, slots=True)
 class Paced:
     """The call waited `wait` seconds for its turn among many that its event loop started at once, or
-    that threads did. `observed`: pacing only watches, and the call went on at once."""
+    threads did. `observed`: pacing only watches, and the call went on at once."""
 
     wait: float
     observed: bool = False

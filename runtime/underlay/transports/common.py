@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,11 +15,11 @@ from underlay.telemetry.attributes import Ending, Stage, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Sequence
-    from threading import Lock
+    from contextvars import Token
 
     from underlay.core.cache import Entry
-    from underlay.pipeline.baton import Baton
     from underlay.pipeline.engine import Engine
+    from underlay.pipeline.gate import Gate
     from underlay.pipeline.ports import Now, Timeouts
     from underlay.pipeline.reader import Reader
     from underlay.stores.store import Lease, Store
@@ -31,10 +32,8 @@ __all__ = [
     "content_type",
     "copied",
     "drop",
-    "enter_send",
     "is_sending",
     "kin",
-    "leave_send",
     "sending",
 ]
 
@@ -49,49 +48,51 @@ class Sending:
     """An attempt that is being sent. A transport that forwards through an inner client passes the seam again,
     and must find it open.
 
-    `whole`: the request may leave in one piece, when all of it is written, because nobody's code runs in
-    between. `held` are the connections that have some of it; `turn` is what this thread gives back before it
-    waits for anything.
+    `whole`: the request may leave in one piece, when all of it is written: none of the app's code is told of
+    the steps, but for a log's. `held` are the connections that have some of it; `gate` is what this thread is
+    inside of until it waits for anything.
+
+    It is made before anything is done, and left in any case: an interrupt may come at any point of it, and
+    what stayed open would keep each later call of its thread from being seen.
     """
 
-    __slots__ = ("held", "open", "token", "turn", "whole")
+    __slots__ = ("gate", "held", "open", "token", "whole")
 
     def __init__(self) -> None:
-        self.open = True
+        self.open = False
         self.whole = False
-        self.turn: Lock | None = None
+        self.gate: Gate | None = None
         self.held: list[Any] = []
+        self.token: Token[Sending | None] | None = None
+
+    def enter(self) -> None:
+        """Open the seam for this context."""
+        self.open = True
         self.token = sending.set(self)
 
     def go_on(self) -> None:
         """The next thread may send."""
-        turn, self.turn = self.turn, None
-        if turn is not None:
-            turn.release()
+        gate, self.gate = self.gate, None
+        if gate is not None:
+            gate.leave()
+
+    def leave(self) -> None:
+        """Close the seam again, for tasks too that were started meanwhile and took the context with them. A
+        coroutine that is closed by the garbage collector may end in another context, where there is nothing
+        to reset."""
+        self.open = self.whole = False
+        self.go_on()
+        for connection in self.held:
+            connection.left()
+        if self.token is not None:
+            with suppress(ValueError):
+                sending.reset(self.token)
 
 
 def is_sending() -> bool:
     """Whether an attempt of ours is being sent in this context."""
     attempt = sending.get()
     return attempt is not None and attempt.open
-
-
-def enter_send() -> Sending:
-    """Open the seam for this context."""
-    return Sending()
-
-
-def leave_send(attempt: Sending) -> None:
-    """Close it again, for tasks too that were started meanwhile and took the context with them. A coroutine
-    that is closed by the garbage collector may end in another context, where there is nothing to reset."""
-    attempt.open = attempt.whole = False
-    attempt.go_on()
-    for connection in attempt.held:
-        connection.left()
-    try:
-        sending.reset(attempt.token)
-    except ValueError:
-        return
 
 
 class Source:
@@ -121,13 +122,15 @@ class BasePorts:
         self.timeouts = timeouts
         self.waited = 0.0
 
-    def take_turn(self, attempt: Sending, baton: Baton) -> None:
-        """Have the threads go first that came before."""
-        attempt.turn = baton.take()
-        if attempt.turn is None:
+    def pass_gate(self, attempt: Sending, gate: Gate) -> bool:
+        """Have threads send first that came before, where there are many. Returns whether there were."""
+        at_once = gate.enter()
+        if not at_once:
             began = self.now()
-            attempt.turn = baton.wait()
+            gate.wait()
             self.waited = self.now() - began
+        attempt.gate = gate
+        return not at_once
 
     @property
     def deadline(self) -> float:

@@ -15,7 +15,7 @@ from underlay.pipeline.ports import Exchange, Mishap, Upstream
 from underlay.providers.dialect import Ask, Outcome
 from underlay.providers.recognise import Candidate
 from underlay.telemetry.attributes import Ending, Verdict
-from underlay.transports.common import BasePorts, enter_send, leave_send
+from underlay.transports.common import BasePorts, Sending
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -126,11 +126,13 @@ class FunctionPorts(BasePorts):
 
     async def send(self, request: Exchange | None) -> Upstream:
         self.sent = True
-        token = enter_send()  # what the callable asks through a client of its own is part of this attempt
+        attempt = Sending()  # what the callable asks through a client of its own is part of this attempt
         try:
+            attempt.enter()
             self.result = await self._function()
         finally:
-            leave_send(token)
+            attempt.open = False  # before anything that an interrupt could come in
+            attempt.leave()
         self._frame = _kept(self.result) if self._keep else UNKEPT
         return Upstream(200, _HEADERS, self)
 

@@ -21,10 +21,8 @@ from underlay.transports.common import (
     Source,
     content_type,
     drop,
-    enter_send,
     is_sending,
     kin,
-    leave_send,
 )
 from underlay.transports.homes import THREADS
 from underlay.transports.wire import wire
@@ -85,12 +83,14 @@ class Ports(BasePorts):
     async def send(self, request: Exchange | None) -> Upstream:
         outgoing = self._request if request is None else _rebuilt(self._request, request)
         self.sent = True
-        attempt = enter_send()
+        attempt = Sending()
         try:
+            attempt.enter()
             self._prepare(attempt, outgoing)
             response = self._inner.handle_request(outgoing)
         finally:
-            leave_send(attempt)
+            attempt.open = False  # before anything that an interrupt could come in
+            attempt.leave()
         self.response = response
         stream, headers = _body(response)  # the response is about to be given ours
         kind = type(stream)
@@ -101,23 +101,26 @@ class Ports(BasePorts):
         return Upstream(response.status_code, headers, source)
 
     def _prepare(self, attempt: Sending, request: httpx.Request) -> None:
-        """Have it leave in one piece and by turns, through connections of ours. Only of the family's own
-        transport is it known that it runs nobody's code as it writes."""
+        """Have it leave in one piece, through connections of ours, and not with too many others. Only of the
+        family's own transport is it known how it writes."""
         handle = getattr(type(self._inner), "handle_request", None)
         pacing = self._engine.state.pacing
         if getattr(handle, "__module__", None) != _OWN or not pacing.wires:
             return
-        passes = wire(self._inner)
+        passes, gate = wire(self._inner), pacing.gate
         attempt.whole = "trace" not in request.extensions
-        if passes and attempt.whole and pacing.baton is not None:
-            self.take_turn(attempt, pacing.baton)
+        if passes and attempt.whole and gate is not None:
+            if self.pass_gate(attempt, gate) and not wire(self._inner):
+                attempt.go_on()  # meanwhile there is no room for it in the pool
 
     async def pull(self, upstream: Upstream) -> bytes | None:
         source = upstream.raw
         assert isinstance(source, Source)  # noqa: S101 ports of this family made it
         # A body that is asked for as it is read must not join the answer that it brings.
-        token = None if source.plain else enter_send()
+        attempt = None if source.plain else Sending()
         try:
+            if attempt is not None:
+                attempt.enter()
             iterator = source.iterator
             if iterator is None:
                 stream: Any = source.stream
@@ -125,8 +128,9 @@ class Ports(BasePorts):
                 iterator = source.iterator = stream.__iter__()
             frame: bytes | None = next(iterator, None)
         finally:
-            if token is not None:
-                leave_send(token)
+            if attempt is not None:
+                attempt.open = False
+                attempt.leave()
         return frame
 
     async def close(self, upstream: Upstream) -> None:

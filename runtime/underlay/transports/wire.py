@@ -45,8 +45,8 @@ _wired: WeakSet[Any] = WeakSet()
 def wire(transport: Any) -> bool:
     """Have the connections that a family's own transport opens from now on go through here. HTTP/2, where
     callers share a connection, proxies, and backends of the app's own stay as they are. Returns whether a
-    thread's turn is given back here, whatever its request has to wait for: a connection that is opened, room
-    to write, an answer."""
+    thread that sends goes on here to whatever it has to wait for: a connection that is opened, room to write,
+    an answer."""
     try:
         pool = transport._pool
         backend = pool._network_backend
@@ -101,8 +101,8 @@ class _Backend:
         """Whether all connections of the pool are ours."""
 
     def passes(self, pool: Any) -> bool:
-        """Whether a thread's turn is given back here, whatever its request has to wait for. It would wait in
-        the pool where no more connections may be opened."""
+        """Whether a thread that sends leaves the gate here, before it waits. It would wait in the pool where
+        no more connections may be opened."""
         return self.alone and len(pool._connections) < pool._max_connections
 
     def over(self, stream: Any) -> Any:
@@ -256,7 +256,7 @@ class _Blocking(_Stream):
 
 
 class _Loops(_Backend):
-    """The backend of event loops. No thread has a turn there."""
+    """The backend of event loops, whose calls pass no gate."""
 
     def passes(self, pool: Any) -> bool:
         return False

@@ -1,5 +1,5 @@
-"""Threads send one at a time over connections of ours: who has the turn gives it back before anything that could have
-to wait, and nobody waits for a network."""
+"""Threads that send over connections of ours pass a gate: who is inside leaves it before anything that could have to
+wait, and nobody waits for a network. Here it has one place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transport_lab import CHAT_ASK, KEY, Lab
 from wire_lab import PATIENCE, Act, Peer, Server, answering, client, serving
 
 from underlay import Runtime
-from underlay.pipeline.baton import Baton
+from underlay.pipeline.gate import Gate
 from underlay.telemetry.events import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Paced
 from underlay.telemetry.listener import QuietHandle
 from underlay.testing import Recorder
@@ -32,38 +32,38 @@ REPLY = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %
 )
 
 
-class Looked(Baton):
-    """Says when somebody waits for it."""
+class Looked(Gate):
+    """Has one place, and says when somebody waits for it."""
 
     def __init__(self) -> None:
-        super().__init__(PATIENCE)
+        super().__init__(1, PATIENCE)
         self.asked = threading.Event()
 
     @property
     def turns(self) -> int:
-        """How often it was taken."""
-        return self._turns
+        """How often somebody was let in."""
+        return self._entered
 
     @property
     def taken(self) -> bool:
-        """Whether somebody has it."""
-        return self._lock.locked()
+        """Whether somebody is inside."""
+        return self._free.empty()
 
-    def wait(self) -> Any:
+    def wait(self) -> None:
         """Say so, and wait."""
         self.asked.set()
-        return super().wait()
+        super().wait()
 
 
 class Lane(Lab):
     """One family's threads, over real connections."""
 
-    baton: Looked
+    gate: Looked
 
     def real(self, **options: Any) -> Any:
-        """A client over the family's own transport over underlay; its runtime has a baton that can be looked at."""
+        """A client over the family's own transport over underlay; its runtime has a gate that can be looked at."""
         self.setup([], hosts=HOSTS, llm_batch={"mode": "off"})
-        self.baton = self.runtime.engine.state.pacing.baton = Looked()
+        self.gate = self.runtime.engine.state.pacing.gate = Looked()
         self.own = client(f"sync-{self.family}", wired=False, **options)._transport
         return self.client(self.own, trust_env=False, timeout=PATIENCE)
 
@@ -75,13 +75,13 @@ class Lane(Lab):
 
 @pytest.fixture(params=["httpx", "httpx2"])
 def lane(request: pytest.FixtureRequest) -> Iterator[Lane]:
-    """One family, whose clients are closed at the end. Then the turn is free, each call has ended once, and nothing of
+    """One family, whose clients are closed at the end. Then nobody is inside, each call has ended once, and nothing of
     ours failed."""
     lane = Lane(f"sync-{request.param}")
     yield lane
     for each in lane._clients:
         each.close()
-    assert not lane.baton.taken
+    assert not lane.gate.taken
     assert lane.faults == {}
     assert [len(call.of(CallEnded)) for call in lane.recorder.calls] == [1] * len(lane.recorder.calls)
 
@@ -107,21 +107,21 @@ class Beside(threading.Thread):
 
 
 def noting(lane: Lane, seen: list[bool]) -> Act:
-    """Answers, and notes whether the turn is taken when it has the head, and when it has all of a request."""
+    """Answers, and notes whether somebody is inside when it has the head, and when it has all of a request."""
 
     def act(peer: Peer) -> None:
         while True:
             head = peer.head()
-            seen.append(lane.baton.taken)
+            seen.append(lane.gate.taken)
             peer.take(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
-            seen.append(lane.baton.taken)
+            seen.append(lane.gate.taken)
             peer.say(REPLY)
 
     return act
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_a_turn_is_over_when_the_request_has_left(lane: Lane, tls: bool) -> None:
+def test_who_has_sent_has_left_the_gate(lane: Lane, tls: bool) -> None:
     """Over a connection that is opened first, one that was idle, and one that takes a long request in pieces."""
     seen: list[bool] = []
     with serving(noting(lane, seen), tls=tls) as server:
@@ -130,40 +130,66 @@ def test_a_turn_is_over_when_the_request_has_left(lane: Lane, tls: bool) -> None
             assert lane.ask(given, server, text).json() == CHAT
         assert server.connections == 1
     assert seen == [False] * 6
-    assert lane.baton.turns == 3
+    assert lane.gate.turns == 3
 
 
-def test_who_has_the_turn_holds_up_who_comes_next(lane: Lane) -> None:
-    """It is sent when the turn is given back, and says what it waited, from a millisecond on."""
+def test_who_is_inside_holds_up_who_comes_next(lane: Lane) -> None:
+    """It is sent when there is a place, and says what it waited, from a millisecond on."""
     with serving(answering(REPLY)) as server:
         given = lane.real()
         for wait, told in ((0.5, [Paced(0.5)]), (2**-10, []), (2**-9, [Paced(2**-9)])):
-            turn = lane.baton.take()
-            assert turn is not None
-            lane.baton.asked.clear()
+            assert lane.gate.enter()
+            lane.gate.asked.clear()
             before = len(server.bodies())
             call = Beside(lambda wait=wait: lane.ask(given, server, f"{wait}"))  # type: ignore[misc]
-            assert lane.baton.asked.wait(PATIENCE)
+            assert lane.gate.asked.wait(PATIENCE)
             assert len(server.bodies()) == before
             lane.clock.advance(wait)
-            turn.release()
+            lane.gate.leave()
             assert call.result().json() == CHAT
             assert lane.recorder.calls[-1].of(Paced) == told
 
 
+def test_who_waited_and_finds_no_room_in_the_pool_is_not_inside(lane: Lane) -> None:
+    """It went to the gate when there was some. In the pool it waits by itself."""
+    go = threading.Event()
+
+    def act(peer: Peer) -> None:
+        peer.request()
+        assert go.wait(PATIENCE)
+        peer.say(REPLY)
+        peer.gone()
+
+    with serving(act, answering(REPLY)) as server:
+        given = lane.real(limits=lane.module.Limits(max_connections=1))
+        assert lane.gate.enter()
+        late = Beside(lambda: lane.ask(given, server, "late"))
+        assert lane.gate.asked.wait(PATIENCE)
+        # Past the gate as the app's own request, the only connection is taken.
+        first = Beside(lambda: lane.bare(lane.own, trust_env=False).post(server.url, timeout=PATIENCE))
+        while not lane.own._pool.connections:
+            assert first.is_alive()
+        lane.gate.leave()
+        while len(lane.own._pool._requests) < 2:
+            assert late.is_alive()
+        assert not lane.gate.taken
+        go.set()
+        assert first.result().json() == CHAT
+        assert late.result().json() == CHAT
+
+
 def test_a_hit_waits_for_nobody(lane: Lane) -> None:
-    """The turn is for those who send."""
+    """The gate is for those who send."""
     with serving(answering(REPLY)) as server:
         given = lane.real()
         lane.ask(given, server)
-        turn = lane.baton.take()
-        assert turn is not None
+        assert lane.gate.enter()
         assert lane.ask(given, server).json() == CHAT
-        assert not lane.baton.asked.is_set()
-        turn.release()
+        assert not lane.gate.asked.is_set()
+        lane.gate.leave()
 
 
-def test_who_opens_a_connection_has_given_the_turn_back(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_opens_a_connection_has_left_the_gate(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it takes to get there, nobody else waits for."""
     seen: list[bool] = []
     with serving(answering(REPLY)) as server:
@@ -171,22 +197,20 @@ def test_who_opens_a_connection_has_given_the_turn_back(lane: Lane, monkeypatch:
         real = lane.own._pool._network_backend.connect_tcp
 
         def connect(*args: Any, **options: Any) -> Any:
-            seen.append(lane.baton.taken)
+            seen.append(lane.gate.taken)
             return real(*args, **options)
 
         monkeypatch.setattr(lane.own._pool._network_backend, "connect_tcp", connect)
         assert lane.ask(given, server).json() == CHAT
-    assert (seen, lane.baton.turns) == ([False], 1)
+    assert (seen, lane.gate.turns) == ([False], 1)
 
 
-def test_who_is_interrupted_in_the_pool_gives_the_turn_back(
-    lane: Lane, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_is_interrupted_in_the_pool_leaves_the_gate(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything was opened or written."""
     seen: list[bool] = []
 
     def interrupted() -> Any:
-        seen.append(lane.baton.taken)
+        seen.append(lane.gate.taken)
         raise KeyboardInterrupt
 
     with serving(answering(REPLY)) as server:
@@ -195,26 +219,26 @@ def test_who_is_interrupted_in_the_pool_gives_the_turn_back(
         with pytest.raises(KeyboardInterrupt):
             lane.ask(given, server)
     assert seen[0]
-    assert lane.baton.turns == 1
+    assert lane.gate.turns == 1
 
 
-def test_an_attempt_that_fails_gives_its_turn_back(lane: Lane) -> None:
+def test_an_attempt_that_fails_leaves_the_gate(lane: Lane) -> None:
     """No connection, and one that is cut."""
     with serving(lambda peer: peer.reset()) as server:
         given = lane.real()
         for _ in range(2):
             with pytest.raises(lane.module.TransportError):
                 lane.ask(given, server)
-        assert lane.baton.turns == 2
+        assert lane.gate.turns == 2
     with serving(answering(), tls=True) as server:  # of an authority that this client does not know
         given = lane.client(lane.module.HTTPTransport(), trust_env=False)
         with pytest.raises(lane.module.ConnectError):
             lane.ask(given, server)
-    assert lane.baton.turns == 3
+    assert lane.gate.turns == 3
 
 
 def test_a_listener_that_asks_a_model_waits_for_nobody(lane: Lane) -> None:
-    """It is told before the turn is taken, and when it was given back: at each word of a call it asks once more."""
+    """It is told before the gate, and after it: at each word of a call it asks once more."""
     with serving(answering(REPLY)) as server:
         given, inside, told = lane.real(), [False], list[Any]()
 
@@ -232,18 +256,18 @@ def test_a_listener_that_asks_a_model_waits_for_nobody(lane: Lane) -> None:
                 return handle
 
         lane.runtime = Runtime({"hosts": HOSTS}, clock=lane.clock, listeners=[Listener()])
-        lane.baton = lane.runtime.engine.state.pacing.baton = Looked()
+        lane.gate = lane.runtime.engine.state.pacing.gate = Looked()
         given = lane.client(lane.own, trust_env=False, timeout=PATIENCE)
         assert lane.ask(given, server).json() == CHAT
     assert [answer for _, answer in told] == [CHAT] * len(told)
     assert {CallStarted, AttemptStarted, AttemptEnded, CallEnded} <= {event for event, _ in told}
-    assert not lane.baton.asked.is_set()
+    assert not lane.gate.asked.is_set()
 
 
-# -- who has no turn
+# -- who passes no gate
 
 
-def test_who_would_wait_in_the_pool_has_no_turn(lane: Lane) -> None:
+def test_who_would_wait_in_the_pool_passes_no_gate(lane: Lane) -> None:
     """Where no more connections may be opened a thread waits for one, and nobody waits with it."""
     go = threading.Event()
 
@@ -260,47 +284,47 @@ def test_who_would_wait_in_the_pool_has_no_turn(lane: Lane) -> None:
             assert call.is_alive()
         with pytest.raises(lane.module.PoolTimeout):
             lane.ask(given, server, "Ho", timeout=lane.module.Timeout(PATIENCE, pool=0.01))
-        assert lane.baton.turns == 1
+        assert lane.gate.turns == 1
         go.set()
         assert call.result().json() == CHAT
 
 
-def test_a_pool_that_has_connections_of_its_familys_has_no_turns(lane: Lane) -> None:
-    """They would not give it back before the answer is there."""
+def test_a_pool_that_has_connections_of_its_familys_has_no_gate(lane: Lane) -> None:
+    """Who sends over one would be inside until the answer is there."""
     with serving(answering(REPLY)) as server:
         given = lane.real()
         lane.bare(lane.own, trust_env=False).post(server.url)
         for text in ("Hi", "Ho"):
             assert lane.ask(given, server, text).json() == CHAT
-        assert (lane.baton.turns, server.connections) == (0, 1)
+        assert (lane.gate.turns, server.connections) == (0, 1)
 
 
-def test_a_stream_that_is_not_ours_ends_the_turns_of_its_pool(
+def test_a_stream_that_is_not_ours_ends_the_gate_of_its_pool(
     lane: Lane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel counts no more for it: the next call over that pool has no turn."""
+    """The kernel counts no more for it: the next call over that pool passes none."""
     with serving(answering(REPLY)) as server:
         given = lane.real()
         monkeypatch.setattr("underlay.transports.wire._INFO", 1 << 10)
         for text in ("Hi", "Ho"):
             assert lane.ask(given, server, text).json() == CHAT
-        assert lane.baton.turns == 1
+        assert lane.gate.turns == 1
         assert not lane.own._pool._network_backend.alone
 
 
-def test_a_hook_that_traces_runs_without_a_turn(lane: Lane) -> None:
+def test_a_hook_that_traces_passes_no_gate(lane: Lane) -> None:
     """Of a request that the app traces nobody knows how long its hook takes."""
     seen: list[bool] = []
     with serving(answering(REPLY)) as server:
         given = lane.real()
-        hook = {"trace": lambda event, info: seen.append(lane.baton.taken)}
+        hook = {"trace": lambda event, info: seen.append(lane.gate.taken)}
         assert lane.ask(given, server, extensions=hook).json() == CHAT
     assert seen != []
     assert not any(seen)
-    assert lane.baton.turns == 0
+    assert lane.gate.turns == 0
 
 
-def test_the_apps_own_transport_runs_without_a_turn(lane: Lane) -> None:
+def test_the_apps_own_transport_passes_no_gate(lane: Lane) -> None:
     """And so does one that is half the family's own."""
     seen: list[bool] = []
     with serving(answering(REPLY)) as server:
@@ -309,17 +333,17 @@ def test_the_apps_own_transport_runs_without_a_turn(lane: Lane) -> None:
 
         class Half(family):  # type: ignore[misc, valid-type]
             def handle_request(self, request: Any) -> Any:
-                seen.append(lane.baton.taken)
+                seen.append(lane.gate.taken)
                 return super().handle_request(request)
 
         for own in (Half(trust_env=False), lane.transport(lambda request: lane.own.handle_request(request))):
             given = lane.client(own)
             assert lane.ask(given, server, f"{own}").json() == CHAT
     assert seen == [False]
-    assert lane.baton.turns == 0
+    assert lane.gate.turns == 0
 
 
-def test_a_unix_socket_ends_the_turns_of_its_pool(lane: Lane, tmp_path: Path) -> None:
+def test_a_unix_socket_ends_the_gate_of_its_pool(lane: Lane, tmp_path: Path) -> None:
     """No connection of ours is opened there."""
     lane.real()
     assert wire(lane.own)
@@ -335,15 +359,15 @@ def test_a_unix_socket_ends_the_turns_of_its_pool(lane: Lane, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("mode", ["off", "observe"])
-def test_no_turns_unless_pacing_is_on(lane: Lane, mode: str) -> None:
-    """Switched off, or told to watch only, threads have no baton."""
+def test_no_gate_unless_pacing_is_on(lane: Lane, mode: str) -> None:
+    """Switched off, or told to watch only, threads have no gate."""
     lane.real()
     lane.setup([], pacing={"mode": mode})
-    assert lane.runtime.engine.state.pacing.baton is None
+    assert lane.runtime.engine.state.pacing.gate is None
 
 
 @pytest.mark.parametrize("gil", [True, False])
-def test_no_turns_where_threads_work_side_by_side(
+def test_no_gate_where_threads_work_side_by_side(
     lane: Lane, gil: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On an interpreter without a global lock no thread takes it from another, and calls are as they were."""
@@ -351,19 +375,18 @@ def test_no_turns_where_threads_work_side_by_side(
     with serving(answering(REPLY)) as server:
         given = lane.real()
         lane.setup([], hosts=HOSTS)
-        assert (lane.runtime.engine.state.pacing.baton is not None) == gil
+        assert (lane.runtime.engine.state.pacing.gate is not None) == gil
         given = lane.client(lane.own)
         assert lane.ask(given, server).json() == CHAT
 
 
 @pytest.mark.parametrize("way", ["asyncio-httpx", "asyncio-httpx2", "trio-httpx", "trio-httpx2"])
-def test_calls_of_a_loop_never_touch_the_baton(way: str) -> None:
-    """With it taken a loop's calls go on as ever."""
+def test_calls_of_a_loop_pass_no_gate(way: str) -> None:
+    """With its place taken a loop's calls go on as ever."""
     lane = Lane(way)
     lane.setup([], hosts=HOSTS)
-    lane.baton = lane.runtime.engine.state.pacing.baton = Looked()
-    turn = lane.baton.take()
-    assert turn is not None
+    lane.gate = lane.runtime.engine.state.pacing.gate = Looked()
+    assert lane.gate.enter()
     with serving(answering(REPLY)) as server:
 
         async def scenario() -> list[Any]:
@@ -372,6 +395,6 @@ def test_calls_of_a_loop_never_touch_the_baton(way: str) -> None:
             return [(await lane.post(given, url, {**CHAT_ASK, "seed": seed})).json() for seed in range(2)]
 
         assert lane.run(scenario) == [CHAT] * 2
-    assert not lane.baton.asked.is_set()
+    assert not lane.gate.asked.is_set()
     assert [call.of(Paced) for call in lane.recorder.calls] == [[], []]
-    turn.release()
+    lane.gate.leave()
