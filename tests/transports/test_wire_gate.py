@@ -157,8 +157,7 @@ def test_who_waited_and_finds_no_room_in_the_pool_is_not_inside(lane: Lane) -> N
     def act(peer: Peer) -> None:
         peer.request()
         assert go.wait(PATIENCE)
-        peer.say(REPLY)
-        peer.gone()
+        peer.say(REPLY.replace(b"\r\n", b"\r\nconnection: close\r\n", 1))
 
     with serving(act, answering(REPLY)) as server:
         given = lane.real(limits=lane.module.Limits(max_connections=1))

@@ -109,9 +109,10 @@ class Ports(BasePorts):
             return
         passes, gate = wire(self._inner), pacing.gate
         attempt.whole = "trace" not in request.extensions
-        if passes and attempt.whole and gate is not None:
-            if self.pass_gate(attempt, gate) and not wire(self._inner):
-                attempt.go_on()  # meanwhile there is no room for it in the pool
+        if gate is None or not passes or not attempt.whole:
+            return
+        if self.pass_gate(attempt, gate) and not wire(self._inner):
+            attempt.go_on()  # meanwhile there is no room for it in the pool
 
     async def pull(self, upstream: Upstream) -> bytes | None:
         source = upstream.raw
