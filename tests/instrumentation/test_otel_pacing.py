@@ -120,21 +120,19 @@ def test_a_wait_of_no_time_is_told(telemetry: Telemetry) -> None:
     assert isinstance(span["attributes"]["underlay.pacing.wait"], float)
 
 
-@pytest.mark.parametrize("ending", [Ending.COMPLETE, Ending.DROPPED], ids=str)
-def test_a_call_that_came_before_it_was_told_of(
-    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, ending: Ending
-) -> None:
-    """A thread waits for its turn before anybody hears of its call: the span begins when it came. Where its duration
-    says when it ended, that is counted from there as well."""
-    now = 1_750_000_000_000_000_000
-    monkeypatch.setattr("underlay_instrumentation.handle.time_ns", lambda: now)
-    end = CallEnded(CacheResult.MISS, ending, 1.5, 200)
-    paced(telemetry.listener().start(started(waited=0.25)), Paced(0.25), end=end)
-    (span,) = telemetry.finished
-    assert span.start_time == now - 250_000_000
-    assert span.end_time is not None
-    assert span.end_time == span.start_time + 1_500_000_000 or ending is not Ending.DROPPED
-    assert (span.attributes or {})["underlay.pacing.wait"] == 0.25
+def test_a_thread_tells_what_it_waited_when_it_was_sent(telemetry: Telemetry) -> None:
+    """Its wait is a part of the attempt: the same span and points, whichever is told first."""
+    handle = telemetry.listener().start(started())
+    handle.event(CacheLooked(CacheResult.MISS, KEY))
+    handle.event(AttemptStarted(1))
+    with handle.attempt():
+        pass
+    handle.event(Paced(0.25))
+    handle.event(answered())
+    handle.event(CallEnded(CacheResult.MISS, Ending.COMPLETE, 1.5, 200))
+    (span,) = telemetry.spans()
+    assert span["attributes"] == {**START, **OURS_ON_MISS, **ANSWER, **WAITED}
+    assert telemetry.recorded() == POINTS
 
 
 def test_a_call_that_waited_and_was_refused(telemetry: Telemetry) -> None:
