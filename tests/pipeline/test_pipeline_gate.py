@@ -42,6 +42,7 @@ def test_who_waits_goes_in_when_one_leaves() -> None:
     gate = Gate(1, PATIENCE)
     assert gate.enter()
     waiting = Waiting(gate)
+    assert not waiting.inside.wait(0.01)
     gate.leave()
     assert waiting.inside.wait(PATIENCE)
     assert not gate.enter()

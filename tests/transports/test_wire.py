@@ -113,8 +113,7 @@ def test_a_transport_that_nothing_is_known_of_stays(family: str) -> None:
     class Kin:
         _pool = type("Kin", (core.ConnectionPool,), {})()
 
-    for transport in (object(), Other(), Kin()):
-        wire(transport)
+    assert [wire(transport) for transport in (object(), Other(), Kin())] == [False] * 3
     assert not ours(Kin._pool)
 
 
@@ -274,12 +273,18 @@ def pair(request: pytest.FixtureRequest) -> Any:
     stream.close()
 
 
-def arrived(other: socket.socket) -> bytes:
-    """What has come to the other end by now."""
-    try:
-        return other.recv(1 << 20, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return b""
+def arrived(other: socket.socket, length: int = 0) -> bytes:
+    """What has come to the other end: so many bytes, or nothing by now."""
+    if not length:
+        try:
+            return other.recv(1 << 20, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return b""
+    other.settimeout(PATIENCE)
+    got = b""
+    while len(got) < length:
+        got += other.recv(1 << 20)
+    return got
 
 
 def test_a_request_leaves_in_one_piece_when_its_answer_is_waited_for(pair: Any) -> None:
@@ -292,11 +297,11 @@ def test_a_request_leaves_in_one_piece_when_its_answer_is_waited_for(pair: Any) 
         assert arrived(other) == b""
         other.send(b"early")
         assert stream.read(64, PATIENCE) == b"early"
-        assert arrived(other) == HEAD + BODY
+        assert arrived(other, len(HEAD + BODY)) == HEAD + BODY
     finally:
         token.leave()
     stream.write(b"more", PATIENCE)
-    assert arrived(other) == b"more"
+    assert arrived(other, len(b"more")) == b"more"
 
 
 def test_it_is_one_write(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,9 +333,9 @@ def test_what_may_not_wait_leaves_at_once(pair: Any, whole: bool | None) -> None
     stream, other = pair
     token = None if whole is None else sending(whole=whole)
     stream.write(HEAD, PATIENCE)
-    assert arrived(other) == HEAD
+    assert arrived(other, len(HEAD)) == HEAD
     stream.write(BODY, PATIENCE)
-    assert arrived(other) == BODY
+    assert arrived(other, len(BODY)) == BODY
     if token is not None:
         token.leave()
 
@@ -342,11 +347,7 @@ def test_a_long_request_is_not_held(pair: Any) -> None:
     stream.write(HEAD, PATIENCE)
     stream.write(bytes(1 << 16), PATIENCE)
     token.leave()
-    other.settimeout(PATIENCE)
-    got = b""
-    while len(got) < len(HEAD) + (1 << 16):
-        got += other.recv(1 << 20)
-    assert got == HEAD + bytes(1 << 16)
+    assert arrived(other, len(HEAD) + (1 << 16)) == HEAD + bytes(1 << 16)
 
 
 def test_what_was_held_leaves_before_what_is_not(pair: Any) -> None:
@@ -356,7 +357,7 @@ def test_what_was_held_leaves_before_what_is_not(pair: Any) -> None:
     stream.write(HEAD, PATIENCE)
     token.leave()
     stream.write(BODY, PATIENCE)
-    assert arrived(other) == HEAD + BODY
+    assert arrived(other, len(HEAD + BODY)) == HEAD + BODY
 
 
 def test_a_request_that_is_traced_leaves_as_it_is_written() -> None:
@@ -372,7 +373,7 @@ def test_a_request_that_is_traced_leaves_as_it_is_written() -> None:
         peer.say(REPLY)
 
     told: list[str] = []
-    written = import_module("threading").Semaphore(0)
+    written = threading.Semaphore(0)
 
     def hook(event: str, info: dict[str, Any]) -> None:
         del info
@@ -411,9 +412,9 @@ def test_whoever_takes_the_socket_finds_it_as_the_family_leaves_it(pair: Any) ->
         assert stream._sock.gettimeout() == 0.0
         sock = stream.get_extra_info("socket")
         assert sock.gettimeout() == 7.0
-        assert arrived(other) == HEAD
+        assert arrived(other, len(HEAD)) == HEAD
         stream.write(BODY, PATIENCE)
-        assert arrived(other) == BODY
+        assert arrived(other, len(BODY)) == BODY
         other.send(b"more")
         assert stream.read(64, 9.0) == b"more"
         assert sock.gettimeout() == 9.0
@@ -433,7 +434,7 @@ def test_what_else_is_written_meanwhile_leaves_when_the_request_did(pair: Any) -
     token = sending()
     stream.write(b"alert", PATIENCE)
     token.leave()
-    assert arrived(other) == b"alert"
+    assert arrived(other, len(b"alert")) == b"alert"
 
 
 def test_what_was_held_on_a_closed_connection_is_gone(pair: Any) -> None:
@@ -443,7 +444,29 @@ def test_what_was_held_on_a_closed_connection_is_gone(pair: Any) -> None:
     stream.write(HEAD, PATIENCE)
     stream.close()
     token.leave()
-    assert arrived(other) == b""
+    other.settimeout(PATIENCE)
+    assert other.recv(64) == b""
+
+
+def test_nothing_is_held_for_an_attempt_that_is_over(pair: Any) -> None:
+    """An interrupt may have left the mark of one in the context of its thread."""
+    stream, other = pair
+    token = sending()
+    token.open = False
+    stream.write(HEAD, PATIENCE)
+    assert arrived(other, len(HEAD)) == HEAD
+
+
+def test_who_comes_as_a_pool_is_wired_goes_on_without() -> None:
+    """Two backends of ours would know of half of the connections each."""
+    given = client("sync-httpx", wired=False)
+    assert wires._putting.acquire(blocking=False)
+    try:
+        assert not wire(given._transport)
+        assert not ours(pool_of(given))
+    finally:
+        wires._putting.release()
+    assert wire(given._transport)
 
 
 def test_an_answer_counts_though_the_connection_is_closed_as_it_is_read(
@@ -556,7 +579,7 @@ class Kernel:
 )
 @pytest.mark.parametrize("family", FAMILIES)
 def test_only_a_plain_socket_over_tcp_is_ours(family: str, module: str, protocol: int, wired: bool) -> None:
-    """And once there was another, the pool's threads have no turns."""
+    """And one that is not is known of."""
 
     class Family:
         def write(self) -> None:

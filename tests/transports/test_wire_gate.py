@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from replies import CHAT, dumped
 from transport_lab import CHAT_ASK, KEY, Lab
-from wire_lab import PATIENCE, Act, Peer, Server, answering, client, serving
+from wire_lab import PATIENCE, Act, Peer, Server, answering, client, serving, until
 
 from underlay import Runtime
 from underlay.pipeline.gate import Gate
 from underlay.telemetry.events import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Paced
 from underlay.telemetry.listener import QuietHandle
 from underlay.testing import Recorder
-from underlay.transports.wire import LINUX, wire
+from underlay.transports.wire import LINUX, has_room, wire
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="connections stay the family's own elsewhere")
 
@@ -40,7 +40,7 @@ class Looked(Gate):
         self.asked = threading.Event()
 
     @property
-    def turns(self) -> int:
+    def entered(self) -> int:
         """How often somebody was let in."""
         return self._entered
 
@@ -130,7 +130,7 @@ def test_who_has_sent_has_left_the_gate(lane: Lane, tls: bool) -> None:
             assert lane.ask(given, server, text).json() == CHAT
         assert server.connections == 1
     assert seen == [False] * 6
-    assert lane.gate.turns == 3
+    assert lane.gate.entered == 3
 
 
 def test_who_is_inside_holds_up_who_comes_next(lane: Lane) -> None:
@@ -166,11 +166,9 @@ def test_who_waited_and_finds_no_room_in_the_pool_is_not_inside(lane: Lane) -> N
         assert lane.gate.asked.wait(PATIENCE)
         # Past the gate as the app's own request, the only connection is taken.
         first = Beside(lambda: lane.bare(lane.own, trust_env=False).post(server.url, timeout=PATIENCE))
-        while not lane.own._pool.connections:
-            assert first.is_alive()
+        until(lambda: lane.own._pool.connections)
         lane.gate.leave()
-        while len(lane.own._pool._requests) < 2:
-            assert late.is_alive()
+        until(lambda: len(lane.own._pool._requests) == 2)
         assert not lane.gate.taken
         go.set()
         assert first.result().json() == CHAT
@@ -201,7 +199,7 @@ def test_who_opens_a_connection_has_left_the_gate(lane: Lane, monkeypatch: pytes
 
         monkeypatch.setattr(lane.own._pool._network_backend, "connect_tcp", connect)
         assert lane.ask(given, server).json() == CHAT
-    assert (seen, lane.gate.turns) == ([False], 1)
+    assert (seen, lane.gate.entered) == ([False], 1)
 
 
 def test_who_is_interrupted_in_the_pool_leaves_the_gate(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +216,7 @@ def test_who_is_interrupted_in_the_pool_leaves_the_gate(lane: Lane, monkeypatch:
         with pytest.raises(KeyboardInterrupt):
             lane.ask(given, server)
     assert seen[0]
-    assert lane.gate.turns == 1
+    assert lane.gate.entered == 1
 
 
 def test_an_attempt_that_fails_leaves_the_gate(lane: Lane) -> None:
@@ -228,12 +226,12 @@ def test_an_attempt_that_fails_leaves_the_gate(lane: Lane) -> None:
         for _ in range(2):
             with pytest.raises(lane.module.TransportError):
                 lane.ask(given, server)
-        assert lane.gate.turns == 2
+        assert lane.gate.entered == 2
     with serving(answering(), tls=True) as server:  # of an authority that this client does not know
         given = lane.client(lane.module.HTTPTransport(), trust_env=False)
         with pytest.raises(lane.module.ConnectError):
             lane.ask(given, server)
-    assert lane.gate.turns == 3
+    assert lane.gate.entered == 3
 
 
 def test_a_listener_that_asks_a_model_waits_for_nobody(lane: Lane) -> None:
@@ -279,11 +277,10 @@ def test_who_would_wait_in_the_pool_passes_no_gate(lane: Lane) -> None:
     with serving(act, answering(REPLY)) as server:
         given = lane.real(limits=lane.module.Limits(max_connections=1))
         call = Beside(lambda: lane.ask(given, server))
-        while not lane.own._pool.connections:
-            assert call.is_alive()
+        until(lambda: lane.own._pool.connections)
         with pytest.raises(lane.module.PoolTimeout):
             lane.ask(given, server, "Ho", timeout=lane.module.Timeout(PATIENCE, pool=0.01))
-        assert lane.gate.turns == 1
+        assert lane.gate.entered == 1
         go.set()
         assert call.result().json() == CHAT
 
@@ -295,7 +292,7 @@ def test_a_pool_that_has_connections_of_its_familys_has_no_gate(lane: Lane) -> N
         lane.bare(lane.own, trust_env=False).post(server.url)
         for text in ("Hi", "Ho"):
             assert lane.ask(given, server, text).json() == CHAT
-        assert (lane.gate.turns, server.connections) == (0, 1)
+        assert (lane.gate.entered, server.connections) == (0, 1)
 
 
 def test_a_stream_that_is_not_ours_ends_the_gate_of_its_pool(
@@ -307,7 +304,7 @@ def test_a_stream_that_is_not_ours_ends_the_gate_of_its_pool(
         monkeypatch.setattr("underlay.transports.wire._INFO", 1 << 10)
         for text in ("Hi", "Ho"):
             assert lane.ask(given, server, text).json() == CHAT
-        assert lane.gate.turns == 1
+        assert lane.gate.entered == 1
         assert not lane.own._pool._network_backend.alone
 
 
@@ -320,7 +317,7 @@ def test_a_hook_that_traces_passes_no_gate(lane: Lane) -> None:
         assert lane.ask(given, server, extensions=hook).json() == CHAT
     assert seen != []
     assert not any(seen)
-    assert lane.gate.turns == 0
+    assert lane.gate.entered == 0
 
 
 def test_the_apps_own_transport_passes_no_gate(lane: Lane) -> None:
@@ -338,14 +335,36 @@ def test_the_apps_own_transport_passes_no_gate(lane: Lane) -> None:
         for own in (Half(trust_env=False), lane.transport(lambda request: lane.own.handle_request(request))):
             given = lane.client(own)
             assert lane.ask(given, server, f"{own}").json() == CHAT
-    assert seen == [False]
-    assert lane.gate.turns == 0
+    assert seen == [False]  # of the first of the two
+    assert lane.gate.entered == 0
+
+
+def test_a_pool_has_room_for_all_who_could_be_inside(lane: Lane) -> None:
+    """Who goes in must not find it full when those have gone who are inside."""
+    lane.real(limits=lane.module.Limits(max_connections=10))
+    assert wire(lane.own)
+    assert [has_room(lane.own, places) for places in (1, 10, 11)] == [True, True, False]
+    lane.own._pool._requests += [object()] * 3
+    assert [has_room(lane.own, places) for places in (7, 8)] == [True, False]
+    lane.own._pool._requests.clear()
+    assert not has_room(object(), 1)
+
+
+def test_a_pool_whose_strange_connections_are_gone_has_a_gate_again(lane: Lane) -> None:
+    """Only those that are open say nothing."""
+    with serving(lambda peer: (peer.request(), peer.say(REPLY)), answering(REPLY)) as server:  # type: ignore[arg-type, return-value]
+        given = lane.real()
+        lane.bare(lane.own, trust_env=False).post(server.url, headers={"connection": "close"})
+        for text in ("Hi", "Ho"):
+            assert lane.ask(given, server, text).json() == CHAT
+        assert lane.gate.entered == 2
 
 
 def test_a_unix_socket_ends_the_gate_of_its_pool(lane: Lane, tmp_path: Path) -> None:
     """No connection of ours is opened there."""
     lane.real()
     assert wire(lane.own)
+    assert has_room(lane.own, 1)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "there"))
         listener.listen()
@@ -354,7 +373,7 @@ def test_a_unix_socket_ends_the_gate_of_its_pool(lane: Lane, tmp_path: Path) -> 
         )
         stream.close()
     assert type(stream).__module__ != wire.__module__
-    assert not wire(lane.own)
+    assert not lane.own._pool._network_backend.alone
 
 
 @pytest.mark.parametrize("mode", ["off", "observe"])
@@ -375,8 +394,11 @@ def test_no_gate_where_threads_work_side_by_side(
         given = lane.real()
         lane.setup([], hosts=HOSTS)
         assert (lane.runtime.engine.state.pacing.gate is not None) == gil
+        lane.gate = lane.runtime.engine.state.pacing.gate = Looked() if gil else None  # type: ignore[assignment]
         given = lane.client(lane.own)
         assert lane.ask(given, server).json() == CHAT
+        assert not gil or lane.gate.entered == 1
+        lane.gate = Looked()
 
 
 @pytest.mark.parametrize("way", ["asyncio-httpx", "asyncio-httpx2", "trio-httpx", "trio-httpx2"])

@@ -332,3 +332,4 @@ def test_a_closed_streams_errors_are_the_familys(family: str) -> None:
         with pytest.raises(core.WriteError):
             stream.write(b"x", 1.0)
         assert stream.get_extra_info("is_readable") is True
+        assert stream.get_extra_info("socket").fileno() == -1

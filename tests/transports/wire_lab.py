@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -188,6 +189,14 @@ def client(way: str, *, wired: bool = True, **options: Any) -> Any:
     if wired:
         wire(transport)
     return getattr(module, f"{kind}Client")(transport=transport, trust_env=False, timeout=PATIENCE)
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait until this is so: what nobody tells of, as who stands in a pool."""
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end
+        threading.Event().wait(0.001)
 
 
 def sending(*, whole: bool = True) -> Sending:

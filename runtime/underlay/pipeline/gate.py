@@ -14,13 +14,13 @@ __all__ = ["Gate"]
 
 class Gate:
     """Who is let in sends, and leaves before anything that could have to wait. It guards nothing: when nobody
-    is let in for `longest` seconds, somebody who is inside is taken to be lost, as when a signal's handler
-    raised at the wrong moment, and who waited goes in without."""
+    is let in for `longest` seconds, those inside are taken to be lost, as when a signal's handler raised at the
+    wrong moment, and who waited goes in without a place."""
 
-    __slots__ = ("_entered", "_free", "_longest", "_places")
+    __slots__ = ("_entered", "_free", "_longest", "places")
 
     def __init__(self, places: int, longest: float) -> None:
-        self._places = places
+        self.places = places
         self._longest = longest
         self._free: SimpleQueue[None] = SimpleQueue()
         for _ in range(places):
@@ -50,5 +50,5 @@ class Gate:
 
     def leave(self) -> None:
         """Give the place to who comes next. Who went in without one leaves one: it is the lost one's."""
-        if self._free.qsize() < self._places:
+        if self._free.qsize() < self.places:
             self._free.put(None)

@@ -40,7 +40,7 @@ _COMPLETE = Ending.COMPLETE
 _CALL, _ATTEMPT = Stage.CALL, Stage.ATTEMPT
 _OFF = Mode.OFF
 
-_TOLD = 0.001  # seconds: a shorter wait for the turn is the processor's and nobody's news
+_TOLD = 0.001  # seconds: a shorter wait of a thread is the processor's and nobody's news
 
 # A fault of ours says nothing about the provider, of whatever class it is.
 _OURS = Mishap(_COMPLETE, Verdict.NOTHING, "")
@@ -126,15 +126,15 @@ async def _attempt(flow: Flow) -> Reply:
     attempt = flow.attempt = Attempt(engine, asked, call.watched, flow.permit, flow.tried + 1, ports.now())
     try:
         with call.watched.sending():
-            upstream = await ports.send(_outgoing(flow.exchange) if asked.controlled else None)
+            outgoing = _outgoing(flow.exchange) if asked.controlled else None
+            upstream = flow.upstream = await ports.send(outgoing)
     except BaseException as error:
         if ports.sent:
             flow.foreign = error
         raise
     finally:
         if ports.waited >= _TOLD:
-            call.watched.event(Paced(ports.waited))
-    flow.upstream = upstream
+            _tell_wait(flow)
     call.status = upstream.status
     attempt.answered(upstream)
     call.stream = attempt.stream
@@ -159,6 +159,14 @@ async def _turn(flow: Flow) -> None:
         flights.sent(lead, now)
     if isinstance(flow.seat, Lone):
         flow.seat.started = now  # a window that learns must not take the wait for the provider's
+
+
+def _tell_wait(flow: Flow) -> None:
+    """A thread has waited for others to send."""
+    waited = flow.ports.waited
+    flow.call.watched.event(Paced(waited))
+    if isinstance(flow.seat, Lone):
+        flow.seat.started += waited  # a window that learns must not take the wait for the provider's
 
 
 def _cap(flow: Flow) -> int:

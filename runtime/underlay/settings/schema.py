@@ -204,7 +204,8 @@ class PacingSettings(Pillar):
     threads: int = field(
         default=128,
         metadata=count(
-            "Threads that send at the same time; the others wait until one of them has sent.",
+            "Threads that are on the way to a connection at the same time (Linux, the client's own transport); "
+            "the others wait until one of them writes.",
             "threads",
             high=10_000,
         ),

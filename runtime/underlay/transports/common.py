@@ -79,14 +79,13 @@ class Sending:
     def leave(self) -> None:
         """Close the seam again, for tasks too that were started meanwhile and took the context with them. A
         coroutine that is closed by the garbage collector may end in another context, where there is nothing
-        to reset."""
-        self.open = self.whole = False
+        to reset. `open` is false by now: an interrupt may come as this is entered."""
         self.go_on()
-        for connection in self.held:
-            connection.left()
         if self.token is not None:
             with suppress(ValueError):
                 sending.reset(self.token)
+        for connection in self.held:
+            connection.left()
 
 
 def is_sending() -> bool:
@@ -229,6 +228,7 @@ class BasePorts:
 
     def forget(self) -> None:
         self.sent = False
+        self.waited = 0.0
 
     def adopt(self, error: Exception) -> Exception:
         self.sent = True  # the request was sent, by the other call: never twice

@@ -131,7 +131,7 @@ class FunctionPorts(BasePorts):
             attempt.enter()
             self.result = await self._function()
         finally:
-            attempt.open = False  # before anything that an interrupt could come in
+            attempt.open = False
             attempt.leave()
         self._frame = _kept(self.result) if self._keep else UNKEPT
         return Upstream(200, _HEADERS, self)

@@ -5,8 +5,8 @@ it, and asks the operating system each time. With a hundred connections that is 
 costs an event loop. Here a connection that was looked at says from the kernel's own count of received bytes
 that nothing has come since (`TCP_INFO`, Linux; tcp(7)).
 
-And a request of a thread leaves in one piece, head and body, handed to the kernel before the interpreter is
-let go of. Threads that send let go of it dozens of times otherwise (a look at each idle connection, and three
+And a request of a thread leaves in one piece, head and body, and the interpreter is not let go of before the
+call that hands it to the kernel. Threads that send let go of it dozens of times otherwise (a look at each idle connection, and three
 times for each write), each time whoever waits for it runs on, and no request of a hundred leaves before the
 last of them has come as far. It is a convoy (M. Blasgen, J. Gray, M. Mitoma, T. Price, "The convoy
 phenomenon", SIGOPS Operating Systems Review 13(2), 1979).
@@ -20,6 +20,7 @@ import socket
 import sys
 from contextlib import suppress
 from functools import cache, partial
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
@@ -28,7 +29,7 @@ from underlay.transports.common import sending
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LINUX", "unwire", "wire"]
+__all__ = ["LINUX", "has_room", "unwire", "wire"]
 
 LINUX: Final = sys.platform == "linux"
 _CORES: Final = ("httpcore", "httpcore2")
@@ -40,27 +41,49 @@ _RECEIVED: Final = 128  # where that is; tcpi_state is the first byte
 _ESTABLISHED: Final = 1
 
 _wired: WeakSet[Any] = WeakSet()
+_putting = Lock()
 
 
 def wire(transport: Any) -> bool:
     """Have the connections that a family's own transport opens from now on go through here. HTTP/2, where
-    callers share a connection, proxies, and backends of the app's own stay as they are. Returns whether a
-    thread that sends goes on here to whatever it has to wait for: a connection that is opened, room to write,
-    an answer."""
+    callers share a connection, proxies, and backends of the app's own stay as they are. Returns whether it is
+    one of threads, whose requests may leave in one piece."""
+    try:
+        pool = transport._pool
+        if not isinstance(pool._network_backend, _Backend):
+            _put(pool)
+        return isinstance(pool._network_backend, _Threads)
+    except Exception:  # noqa: BLE001 what its pool is called, and is made of, is its own affair
+        return False
+
+
+def has_room(transport: Any, requests: int) -> bool:
+    """Whether so many more requests of threads find a connection at once, or may open one, and all that are
+    open are ours: who sends over one of the family's says nothing before the answer is there."""
     try:
         pool = transport._pool
         backend = pool._network_backend
-        if not isinstance(backend, _Backend):
-            kinds = _kinds(pool.__class__)
-            if kinds is None or type(backend) is not kinds[0] or pool._http2:
-                return False
-            backend = pool._network_backend = kinds[1](backend)
-            backend.alone = not pool._connections
-            _wired.add(pool)
-        passes: bool = backend.passes(pool)
-        return passes
-    except Exception:  # noqa: BLE001 what its pool is called, and is made of, is its own affair
+        if not pool._connections:
+            backend.alone = True
+        return bool(backend.alone and len(pool._requests) + requests <= pool._max_connections)
+    except Exception:  # noqa: BLE001 as above
         return False
+
+
+def _put(pool: Any) -> None:
+    """Put our backend on a pool's own. Who comes meanwhile goes on without: nobody waits here."""
+    kinds = _kinds(pool.__class__)
+    if kinds is None or pool._http2 or not _putting.acquire(blocking=False):
+        return
+    try:
+        backend = pool._network_backend
+        if type(backend) is kinds[0]:
+            ours = kinds[1](backend)
+            ours.alone = not pool._connections
+            _wired.add(pool)
+            pool._network_backend = ours
+    finally:
+        _putting.release()
 
 
 def unwire() -> None:
@@ -99,11 +122,6 @@ class _Backend:
         self.backend = backend
         self.alone = True
         """Whether all connections of the pool are ours."""
-
-    def passes(self, pool: Any) -> bool:
-        """Whether a thread that sends leaves the gate here, before it waits. It would wait in the pool where
-        no more connections may be opened."""
-        return self.alone and len(pool._connections) < pool._max_connections
 
     def over(self, stream: Any) -> Any:
         """A stream of ours over a family's; the family's own where it was made another, or its socket is not
@@ -206,7 +224,7 @@ class _Blocking(_Stream):
         held = self._held + buffer if self._held else buffer
         attempt = sending.get()
         self._timeout = timeout
-        if attempt is not None and attempt.whole and len(held) <= _PIECE and not self._shared:
+        if attempt is not None and attempt.open and attempt.whole and not self._shared and len(held) <= _PIECE:
             if held and not self._held:
                 attempt.held.append(self)
             self._held = held
@@ -251,15 +269,13 @@ class _Blocking(_Stream):
     def get_extra_info(self, info: str) -> Any:
         if info == "socket":  # whoever takes it finds it as the family would have left it, from now on
             self._shared, self._ours = True, False
-            self._sock.settimeout(self._timeout)
+            with suppress(OSError):  # it is closed
+                self._sock.settimeout(self._timeout)
         return super().get_extra_info(info)
 
 
 class _Loops(_Backend):
-    """The backend of event loops, whose calls pass no gate."""
-
-    def passes(self, pool: Any) -> bool:
-        return False
+    """The backend of event loops."""
 
     async def connect_tcp(self, *args: Any, **options: Any) -> Any:
         return self.over(await self.backend.connect_tcp(*args, **options))
