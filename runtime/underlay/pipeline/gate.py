@@ -14,8 +14,8 @@ __all__ = ["Gate"]
 
 class Gate:
     """Who is let in sends, and leaves before anything that could have to wait. It guards nothing: when nobody
-    is let in for `longest` seconds, those inside are taken to be lost, as when a signal's handler raised at the
-    wrong moment, and who waited goes in without a place."""
+    is let in for `longest` seconds, those inside are taken to be lost, as when a signal's handler raised at
+    the wrong moment, and who waited goes in without a place."""
 
     __slots__ = ("_entered", "_free", "_longest", "places")
 

@@ -1,5 +1,5 @@
-"""How calls that start at once leave: those of an event loop by turns, where `core.pacing` decides and the loop says
-when it comes round, and those of threads through a gate."""
+"""How calls that start at once leave: those of an event loop by turns, where `core.pacing` decides and the
+loop says when it comes round, and those of threads through a gate."""
 
 from __future__ import annotations
 

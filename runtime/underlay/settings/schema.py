@@ -204,7 +204,7 @@ class PacingSettings(Pillar):
     threads: int = field(
         default=128,
         metadata=count(
-            "Threads that are on the way to a connection at the same time (Linux, the client's own transport); "
+            "Threads that are on the way to a connection at the same time (Linux, a family's own transport); "
             "the others wait until one of them writes.",
             "threads",
             high=10_000,

@@ -25,7 +25,7 @@ from underlay.transports.common import (
     kin,
 )
 from underlay.transports.homes import THREADS
-from underlay.transports.wire import wire
+from underlay.transports.wire import has_room, wire
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +89,7 @@ class Ports(BasePorts):
             self._prepare(attempt, outgoing)
             response = self._inner.handle_request(outgoing)
         finally:
-            attempt.open = False  # before anything that an interrupt could come in
+            attempt.open = False
             attempt.leave()
         self.response = response
         stream, headers = _body(response)  # the response is about to be given ours
@@ -107,12 +107,12 @@ class Ports(BasePorts):
         pacing = self._engine.state.pacing
         if getattr(handle, "__module__", None) != _OWN or not pacing.wires:
             return
-        passes, gate = wire(self._inner), pacing.gate
-        attempt.whole = "trace" not in request.extensions
-        if gate is None or not passes or not attempt.whole:
+        attempt.whole = wire(self._inner) and "trace" not in request.extensions
+        gate = pacing.gate
+        if gate is None or not attempt.whole or not has_room(self._inner, gate.places):
             return
-        if self.pass_gate(attempt, gate) and not wire(self._inner):
-            attempt.go_on()  # meanwhile there is no room for it in the pool
+        if self.pass_gate(attempt, gate) and not has_room(self._inner, gate.places):
+            attempt.go_on()  # the pool has filled meanwhile: it would wait there
 
     async def pull(self, upstream: Upstream) -> bytes | None:
         source = upstream.raw

@@ -6,10 +6,10 @@ costs an event loop. Here a connection that was looked at says from the kernel's
 that nothing has come since (`TCP_INFO`, Linux; tcp(7)).
 
 And a request of a thread leaves in one piece, head and body, and the interpreter is not let go of before the
-call that hands it to the kernel. Threads that send let go of it dozens of times otherwise (a look at each idle connection, and three
-times for each write), each time whoever waits for it runs on, and no request of a hundred leaves before the
-last of them has come as far. It is a convoy (M. Blasgen, J. Gray, M. Mitoma, T. Price, "The convoy
-phenomenon", SIGOPS Operating Systems Review 13(2), 1979).
+call that hands it to the kernel. Threads that send let go of it dozens of times otherwise (a look at each
+idle connection, and three times for each write), each time whoever waits for it runs on, and no request of a
+hundred leaves before the last of them has come as far. It is a convoy (M. Blasgen, J. Gray, M. Mitoma,
+T. Price, "The convoy phenomenon", SIGOPS Operating Systems Review 13(2), 1979).
 
 Everything else stays the family's: it opens connections and does TLS, this only stands before its streams.
 """
@@ -224,7 +224,13 @@ class _Blocking(_Stream):
         held = self._held + buffer if self._held else buffer
         attempt = sending.get()
         self._timeout = timeout
-        if attempt is not None and attempt.open and attempt.whole and not self._shared and len(held) <= _PIECE:
+        if (
+            attempt is not None
+            and attempt.open
+            and attempt.whole
+            and not self._shared
+            and len(held) <= _PIECE
+        ):
             if held and not self._held:
                 attempt.held.append(self)
             self._held = held
