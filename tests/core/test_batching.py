@@ -54,8 +54,8 @@ class Windows(RuleBasedStateMachine):
 
     def linger(self) -> float:
         """How long a window that opens now would collect."""
-        crowded = self.rule.linger == "adaptive" and self.flying > 1
-        return self.rule.longest if crowded else self.rule.timeout
+        times = min(max(1, self.flying), 4) if self.rule.linger == "adaptive" else 1
+        return self.rule.timeout * times
 
     def learn(self, latency: int | None) -> None:
         """The expectation is smoothed."""
@@ -322,11 +322,11 @@ def test_whoever_comes_while_a_call_is_in_flight_shares_a_window() -> None:
 
 
 def test_the_more_is_in_flight_the_longer_a_window_collects_up_to_a_bound() -> None:
-    """Under `adaptive` the linger counts once for each dispatch in flight, at most twice; under `fixed`
+    """Under `adaptive` the linger counts once for each dispatch in flight, at most four times; under `fixed`
     it is what was asked for."""
     adaptive, now = lane("adaptive"), 0.0
     assert adaptive.arrive(Member(1, 1), now) == ALONE
-    for times in (1, 2, 2, 2):
+    for times in (1, 2, 3, 4, 4, 4):
         entered = adaptive.arrive(Member(1, 1), now)
         assert isinstance(entered, Enter)
         assert entered.window.due == pytest.approx(now + times * 0.05)

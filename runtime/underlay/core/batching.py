@@ -25,7 +25,7 @@ from underlay.telemetry.attributes import BatchTrigger
 
 __all__ = ["ALONE", "Alone", "Enter", "Lane", "Member", "Rule", "Window"]
 
-_CROWD: Final = 2  # dispatches in flight beyond which a window waits no longer for them
+_CROWD: Final = 4  # dispatches in flight beyond which a window waits no longer for them
 _SMOOTHING: Final = 1 / 8  # weight of a new latency, as for round trips in RFC 6298, section 2
 
 
