@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from replies import CHAT, dumped
+from replies import CHAT
 from transport_lab import CHAT_ASK, KEY, Lab
-from wire_lab import PATIENCE, Act, Peer, Server, answering, client, serving, until
+from wire_lab import PATIENCE, REPLY, Act, Peer, Server, answering, client, serving, until
 
 from underlay import Runtime
 from underlay.pipeline.gate import Gate
@@ -25,11 +25,6 @@ from underlay.transports.wire import LINUX, has_room, wire
 pytestmark = pytest.mark.skipif(not LINUX, reason="connections stay the family's own elsewhere")
 
 HOSTS = {"127.0.0.1": "openai"}
-ANSWER = dumped(CHAT)
-REPLY = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (
-    len(ANSWER),
-    ANSWER,
-)
 
 
 class Looked(Gate):
