@@ -267,6 +267,9 @@ def test_the_probe_says_what_holds() -> None:
     assert seam.probe()[2].detail == f"httpx2 {httpx2.__version__}"
 
 
+NAMES = ("Client", "AsyncClient")
+
+
 class Renamed:
     """A client of a release that has another seam."""
 
@@ -294,7 +297,7 @@ def test_a_release_with_another_seam_is_not_covered_and_runs_on(
     client: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the private method is gone, moved or changed, the probe says "not covered" and `instrument()` touches
-    nothing of it."""
+    nothing of it. Nor does the process remember: what has the seam is covered the next time."""
     fake = types.ModuleType("httpx")
     fake.__version__ = "9"  # type: ignore[attr-defined]
     fake.__spec__ = httpx.__spec__
@@ -307,6 +310,9 @@ def test_a_release_with_another_seam_is_not_covered_and_runs_on(
     underlay.instrument({})
     assert dict(vars(client)) == before
     underlay.uninstrument()
+    monkeypatch.undo()
+    underlay.instrument({})
+    assert all(hasattr(getattr(httpx, name)._transport_for_url, "__underlay_seam__") for name in NAMES)
 
 
 def test_a_family_that_is_not_installed_is_no_error() -> None:

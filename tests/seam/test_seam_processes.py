@@ -56,6 +56,29 @@ assert not hasattr(family.Client._transport_for_url, "__underlay_seam__")
 
 
 @pytest.mark.parametrize("family", ["httpx", "httpx2"])
+def test_a_family_that_is_imported_as_it_is_looked_for_is_covered(family: str) -> None:
+    """By another thread, between the look and the hook: the hook is called at once, and once."""
+    code = f"""
+import wrapt
+register = wrapt.register_post_import_hook
+def late(hook, name):
+    __import__(name)
+    register(hook, name)
+wrapt.register_post_import_hook = late
+for _ in range(2):
+    runtime = underlay.instrument({{}})
+    import {family} as family
+    with client(family) as c:
+        for _ in range(2):
+            c.post(URL, json=ASK)
+    print(len(sent), calls(runtime))
+    underlay.uninstrument()
+    assert not hasattr(family.Client._transport_for_url, "__underlay_seam__")
+"""
+    assert run(code).split() == ["1", "2", "2", "2"]
+
+
+@pytest.mark.parametrize("family", ["httpx", "httpx2"])
 def test_the_hook_of_an_import_obeys_uninstrument(family: str) -> None:
     """Taken out before the family is imported, nothing is put in; put in again afterwards, it is covered."""
     code = f"""

@@ -158,12 +158,17 @@ def test_calls_go_over_connections_of_ours_where_pacing_acts(way: str, mode: str
 
 def test_an_app_that_is_no_longer_instrumented_opens_its_familys_connections() -> None:
     """Those that are open go on."""
-    with serving(answering()) as server, client("sync-httpx") as given:
-        assert given.post(server.url, content=b"x").status_code == 200
-        underlay.instrument()
-        underlay.uninstrument()
+    import httpx
+
+    with serving(answering(REPLY)) as server, httpx.Client(trust_env=False) as given:
+        underlay.instrument(HOSTS)
+        try:
+            given.post(f"{server.url}v1/chat/completions", json=CHAT_ASK)
+            assert ours(pool_of(given))
+        finally:
+            underlay.uninstrument()
         assert not ours(pool_of(given))
-        assert given.post(server.url, content=b"x").status_code == 200
+        assert given.post(f"{server.url}v1/chat/completions", json=CHAT_ASK).content == ANSWER
         assert server.connections == 1
 
 

@@ -12,7 +12,7 @@ import importlib.util
 import inspect
 import sys
 from dataclasses import dataclass
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
 from underlay.telemetry.attributes import Stage
@@ -43,14 +43,15 @@ class Seam:
 
 @dataclass(slots=True)
 class _Patch:
+    family: str
     owner: type
     original: Callable[..., Any]
     ours: Callable[..., Any]
 
 
-_lock = Lock()
+_lock = RLock()  # a hook for what another thread has imported meanwhile is called as it is registered
 _patches: list[_Patch] = []
-_hooked: set[str] = set()  # families that are patched, or will be when they are imported
+_awaited: set[str] = set()  # families that are patched when they are imported
 _engine: Engine | None = None
 
 
@@ -92,22 +93,22 @@ def install(engine: Engine) -> None:
     with _lock:
         _engine = engine
         for family in FAMILIES:
-            if family in _hooked:
+            if family in _awaited or any(patch.family == family for patch in _patches):
                 continue
-            _hooked.add(family)
             if family in sys.modules:
                 _patch_family(sys.modules[family])
             elif importlib.util.find_spec(family) is not None:
                 import wrapt  # only where a hook is needed: it is not free to import
 
+                _awaited.add(family)
                 wrapt.register_post_import_hook(_imported, family)
 
 
 def _imported(module: ModuleType) -> None:
     """The app has imported a family. Never raises: an import of the app's must not fail for us."""
     with _lock:
+        _awaited.discard(module.__name__)
         if _engine is None:
-            _hooked.discard(module.__name__)
             return
         try:
             _patch_family(module)
@@ -137,7 +138,7 @@ def _patch(owner: type, family: str, mode: str) -> None:
     transport_for_url.__wrapped__ = original  # type: ignore[attr-defined]
     setattr(transport_for_url, _MARK, True)
     setattr(owner, _METHOD, transport_for_url)
-    _patches.append(_Patch(owner, original, transport_for_url))
+    _patches.append(_Patch(family, owner, original, transport_for_url))
 
 
 def client(family: str, name: str, engine: Engine, **options: Any) -> Any:
@@ -172,7 +173,6 @@ def remove() -> None:
         for patch in _patches:
             if patch.owner.__dict__.get(_METHOD) is patch.ours:
                 setattr(patch.owner, _METHOD, patch.original)
-            _hooked.discard(patch.owner.__module__.partition(".")[0])
         _patches.clear()
     from underlay.transports.wire import unwire  # where no client was ever made it brings TLS with it
 
