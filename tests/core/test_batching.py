@@ -40,7 +40,7 @@ class Windows(RuleBasedStateMachine):
         self.gone: set[Member] = set()
         self.expected = 0.0
         self.apart = 0
-        self.arrived = 0.0
+        self.used = 0.0
 
     def detached(self, window: Window, trigger: BatchTrigger) -> None:
         """The open window has left with everybody who was in it."""
@@ -75,7 +75,7 @@ class Windows(RuleBasedStateMachine):
         bounds = self.rule
         deadline = math.inf if left is None else self.now + left
         member = Member(inputs, tokens, deadline=deadline)
-        self.arrived = self.now
+        self.used = self.now
         answer = self.lane.arrive(member, self.now)
         assert member.entered == self.now
         spare = deadline - self.expected - self.now
@@ -116,11 +116,10 @@ class Windows(RuleBasedStateMachine):
     def go_alone(self) -> None:
         """A call comes that takes no place if it need not: that is when any other would go at once too, under
         `adaptive`. Otherwise nothing has happened."""
-        went = self.lane.go_alone(self.now)
+        went = self.lane.go_alone()
         assert went is (self.rule.linger == "adaptive" and self.window is None and self.flying == 0)
         if went:
             self.flying += 1
-            self.arrived = self.now
 
     @rule(seconds=st.integers(0, 12))
     def time_passes(self, seconds: int) -> None:
@@ -164,6 +163,7 @@ class Windows(RuleBasedStateMachine):
     def ended(self, latency: int | None) -> None:
         """A dispatch ends: the last one takes the open window along, unless the linger is fixed."""
         window = self.lane.ended(self.now, None if latency is None else float(latency))
+        self.used = self.now
         self.flying -= 1
         self.learn(latency)
         if self.rule.linger == "fixed":
@@ -178,6 +178,7 @@ class Windows(RuleBasedStateMachine):
     def released(self, members: int) -> None:
         """A window is over as its calls go their ways; those end later."""
         assert self.lane.ended(self.now, None) is None
+        self.used = self.now
         self.flying -= 1
         self.apart += members
 
@@ -196,7 +197,7 @@ class Windows(RuleBasedStateMachine):
         changes its members, and counts only the living."""
         assert self.lane.waiting == len(self.open)
         assert self.lane.idle is (self.flying == 0 and not self.open)
-        assert self.lane.used == self.arrived
+        assert self.lane.used == self.used
         if self.window is not None:
             assert self.window.trigger is None
             assert self.window.members == self.open
@@ -578,23 +579,23 @@ def test_a_crowd_leaves_in_linear_time(hurried: bool) -> None:
 def test_a_call_that_takes_no_place_is_in_flight() -> None:
     """Whoever comes during it shares a window, and its end, as the last one in flight, sends that at once."""
     adaptive = lane("adaptive")
-    assert adaptive.go_alone(0.0)
-    assert not adaptive.go_alone(0.1)
+    assert adaptive.go_alone()
+    assert not adaptive.go_alone()
     waiting = window_of(arrive(adaptive, 0.1))
     arrive(adaptive, 0.12)
-    assert not adaptive.go_alone(0.13)
+    assert not adaptive.go_alone()
     assert adaptive.ended(0.14, 0.14) is waiting
     assert (waiting.trigger, len(waiting.members)) == (BatchTrigger.IDLE, 2)
-    assert not adaptive.go_alone(0.15)
+    assert not adaptive.go_alone()
     assert adaptive.ended(0.2, 0.06) is None
-    assert adaptive.go_alone(0.3)
+    assert adaptive.go_alone()
 
 
 @pytest.mark.parametrize("linger", ["fixed", "learned"])
 def test_only_adaptive_lets_a_call_go_unseen(linger: str) -> None:
     """`fixed` holds every call, and `learned` has to see it."""
     other = lane(linger)
-    assert not other.go_alone(0.0)
+    assert not other.go_alone()
     assert other.idle
 
 

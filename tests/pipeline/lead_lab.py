@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from underlay.pipeline.flights import Flights, Lead
+from underlay.pipeline.flights import Flights, Lead, _chain
 from underlay.pipeline.ports import NO_TIMEOUTS
 
 KEY = b"k" * 32
@@ -30,7 +30,15 @@ class Caller:
 
 def enter(flights: Flights, caller: Caller) -> tuple[Lead, bool]:
     """Lead or follow under the one key."""
-    return flights.enter(KEY, caller, None)  # type: ignore[arg-type]
+    call = Lead()
+    call.last = caller.now()
+    lead = flights.enter(call, KEY, caller)  # type: ignore[arg-type]
+    return lead, lead is call
+
+
+def chained(flights: Flights) -> dict[bytes, list[Lead]]:
+    """The leads of each key, in the order in which they came."""
+    return {key: list(_chain(first)) for key, first in flights._leads.items()}
 
 
 class Lends:

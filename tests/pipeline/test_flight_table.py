@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lead_lab import KEY, Caller, enter, keep
+from lead_lab import KEY, Caller, chained, enter, keep
 
 from underlay.pipeline.flights import Fate, Flights, Lead
 
@@ -41,9 +41,9 @@ def test_who_stands_at_the_lock_while_the_only_lead_ends_leads() -> None:
     """It had seen somebody; by the time that it may look there is nobody, and it meets no rival."""
     flights = Flights()
     first, _ = enter(flights, Caller("a"))
-    AtTheLock(flights, lambda: flights.landed(first, keep, stored=False))
+    AtTheLock(flights, lambda: flights.landed(first, keep, 0))
     second, leads = enter(flights, Caller("b"))
-    assert (leads, second.contended, flights._leads) == (True, False, {KEY: [second]})
+    assert (leads, second.contended, chained(flights)) == (True, False, {KEY: [second]})
 
 
 def test_who_stands_at_the_lock_while_the_lead_changes_meets_the_new_one() -> None:
@@ -52,18 +52,18 @@ def test_who_stands_at_the_lock_while_the_lead_changes_meets_the_new_one() -> No
     first, _ = enter(flights, Caller("a"))
 
     def change() -> None:
-        flights.landed(first, keep, stored=False)
+        flights.landed(first, keep, 0)
         new.append(enter(flights, Caller("b"))[0])
 
     AtTheLock(flights, change)
     second, leads = enter(flights, Caller("c"))
-    assert (leads, second.contended, flights._leads) == (True, True, {KEY: [*new, second]})
-    AtTheLock(flights, lambda: flights.landed(second, keep, stored=False))
+    assert (leads, second.contended, chained(flights)) == (True, True, {KEY: [*new, second]})
+    AtTheLock(flights, lambda: flights.landed(second, keep, 0))
     assert enter(flights, Caller("b")) == (new[0], False)
-    assert flights._leads == {KEY: new}
+    assert chained(flights) == {KEY: new}
 
 
-class Table(dict[bytes, list[Lead]]):
+class Table(dict[bytes, Lead]):
     """Leads by key, and how often a key was taken out."""
 
     taken_out = 0
@@ -87,7 +87,7 @@ def test_a_key_is_never_out_of_the_table_while_it_has_a_lead(first: int, end: st
     leads = [enter(flights, Caller(home))[0] for home in "ab"]
     for place, gone in ((first, 0), (1 - first, 1)):
         if end == "land":
-            flights.landed(leads[place], keep, stored=False)
+            flights.landed(leads[place], keep, 0)
         else:
             flights.forget(leads[place])
         assert table.taken_out == gone
@@ -98,11 +98,11 @@ def test_a_lead_of_before_a_fork_takes_nobody_out_of_the_table_of_the_child() ->
     """Its end is told to flights that never knew it, where another may lead the same key."""
     old, new = Flights(), Flights()
     parents, _ = enter(old, Caller("a"))
-    new.landed(parents, keep, stored=True)
+    new.landed(parents, keep, 1)
     childs, _ = enter(new, Caller("a"))
-    new.landed(parents, keep, stored=True)
+    new.landed(parents, keep, 1)
     new.forget(parents)
-    assert (new._leads, new.landings) == ({KEY: [childs]}, 2)
+    assert (chained(new), new.landings) == ({KEY: [childs]}, 2)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["enter", "land", "forget", "fail"]), st.integers(0, 5))))
@@ -113,7 +113,7 @@ def test_there_is_one_lead_of_a_home_until_it_ends(steps: list[tuple[str, int]])
         if step == "enter":
             home = HOMES[number % len(HOMES)]
             lead, mine = enter(flights, Caller(home))
-            expected = [other for other in there if other.home == home]
+            expected = [other for other in there if other.ports.home == home]
             assert (lead if not mine else None) == (expected[0] if expected else None)
             if mine:
                 assert lead.contended == bool(there)
@@ -122,13 +122,13 @@ def test_there_is_one_lead_of_a_home_until_it_ends(steps: list[tuple[str, int]])
         elif known:
             lead = known[number % len(known)]
             if step == "land":
-                flights.landed(lead, keep, stored=False)
+                flights.landed(lead, keep, 0)
             elif step == "fail":
                 flights.ended(lead, Fate.GONE, keep)
             else:
                 flights.forget(lead)
             there = [other for other in there if other is not lead]
-        assert flights._leads == ({KEY: there} if there else {})
+        assert chained(flights) == ({KEY: there} if there else {})
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_threads_never_lead_the_same_key_of_a_home_at_once() -> None:
                     twice.append(home)
             with check:
                 running[home] -= 1
-            flights.landed(lead, keep, stored=True)
+            flights.landed(lead, keep, 1)
 
     threads = [threading.Thread(target=work, args=("ab"[place % 2],), daemon=True) for place in range(8)]
     for thread in threads:
@@ -215,7 +215,8 @@ class Seen(Lead):
 def test_nobody_waits_for_a_head_that_has_come(moment: str) -> None:
     """The head is told without the lock: who comes to wait just before is woken, who comes just after finds it."""
     flights, body, late = Flights(), Body(), Caller("a")
-    lead, got = Seen(KEY, Caller("a"), None), list[object]()  # type: ignore[arg-type]
+    lead, got = Seen(), list[object]()
+    assert flights.enter(lead, KEY, Caller("a")) is lead  # type: ignore[arg-type]
     setattr(lead, moment, lambda: got.append(flights.wait(lead, late)))  # type: ignore[arg-type]
     flights.answered(lead, body)
     (waiter,) = got
@@ -244,7 +245,8 @@ def test_a_head_that_comes_while_somebody_takes_its_place_is_found() -> None:
 def test_who_leaves_as_the_head_comes_is_not_expected() -> None:
     """Its wait is over between the head and the look at those who wait."""
     flights, body, late = Flights(), Body(), Caller("a")
-    lead = Seen(KEY, Caller("a"), None)  # type: ignore[arg-type]
+    lead = Seen()
+    assert flights.enter(lead, KEY, Caller("a")) is lead  # type: ignore[arg-type]
     assert flights.wait(lead, late) is not None  # type: ignore[arg-type]
     lead.after = lambda: flights.leave(lead, late)  # type: ignore[arg-type]
     flights.answered(lead, body)
@@ -280,7 +282,7 @@ def test_threads_that_wait_for_a_head_are_all_woken_or_find_it() -> None:
         gate.wait(PATIENCE)  # whoever waits has been woken: nothing else comes
         with check:
             bodies.append(body)
-        flights.landed(leads[-1], keep, stored=True)
+        flights.landed(leads[-1], keep, 1)
         leads.append(enter(flights, Caller("a"))[0])
     for thread in threads:
         thread.join(PATIENCE)

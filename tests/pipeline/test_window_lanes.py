@@ -33,7 +33,7 @@ class Ports:
 
 def enter(windows: Windows, key: int, now: float) -> Lone:
     """A call in a lane where nobody is."""
-    place = Place(*[None] * 2, Ports(now))  # type: ignore[arg-type,call-arg]
+    place = Place(Lone(), None, Ports(now))  # type: ignore[arg-type]
     lone: Any = windows.enter(place, key, RULE, Name("openai", "model"))
     assert isinstance(lone, Lone)
     return lone
@@ -45,13 +45,14 @@ def test_of_the_idle_lanes_those_used_longest_ago_are_forgotten() -> None:
     for key in range(REMEMBERED):
         lone = enter(windows, key, key)
         if key != 1:
-            windows.landed(lone, key, answered=True)
-    again = Lone(REMEMBERED)
+            windows.landed(lone, key, 0.0)
+    again = Lone()
     assert windows.go_alone(again, 0)
-    windows.landed(again, REMEMBERED, answered=True)
+    windows.landed(again, REMEMBERED, 0.0)
     enter(windows, REMEMBERED, REMEMBERED)
     forgotten = range(2, 2 + REMEMBERED // 8)
     assert list(windows._lanes) == [key for key in range(REMEMBERED + 1) if key not in forgotten]
+    assert list(windows._names) == list(windows._lanes)
 
 
 class Mortal(Place):
@@ -87,22 +88,22 @@ def test_a_crowd_leaves_a_departed_window_in_linear_time() -> None:
         windows.leave(place, 1.0, fault=False)
     assert Mortal.asked <= 3 * count
     assert isinstance(departure.outcome, Apart)
-    assert [lane.idle for lane, _ in windows._lanes.values()] == [True]
+    assert [lane.idle for lane in windows._lanes.values()] == [True]
 
 
 def test_a_lane_that_is_not_known_lets_nobody_go_unseen() -> None:
     """Its bounds are not known either: the call has to enter."""
-    windows, lone = Windows(), Lone(0.0)
+    windows, lone = Windows(), Lone()
     assert not windows.go_alone(lone, 0)
     assert lone.lane is None
     entered = enter(windows, 0, 0.0)
     assert not windows.go_alone(lone, 0)
     assert lone.lane is None
-    windows.landed(entered, 1.0, answered=False)
+    windows.landed(entered, 1.0, None)
     assert windows.go_alone(lone, 0)
     windows.leave(lone, 2.0, fault=False)
     windows.leave(lone, 2.0, fault=False)
-    assert windows.go_alone(Lone(3.0), 0)
+    assert windows.go_alone(Lone(), 0)
 
 
 def test_many_lanes_in_use_are_not_looked_through_for_each_newcomer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +115,7 @@ def test_many_lanes_in_use_are_not_looked_through_for_each_newcomer(monkeypatch:
     lones = [enter(windows, key, key) for key in range(8 * REMEMBERED)]
     assert looked == [REMEMBERED, 2 * REMEMBERED, 4 * REMEMBERED]
     for key, lone in enumerate(lones):
-        windows.landed(lone, key, answered=True)
+        windows.landed(lone, key, 0.0)
     windows._most = 0
     enter(windows, -1, 9 * REMEMBERED)
     assert len(windows._lanes) == REMEMBERED * 7 // 8 + 1

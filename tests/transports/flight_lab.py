@@ -16,6 +16,7 @@ import trio
 from flight_provider import EVENTS, PATIENCE, Provider, held, local, run_now
 from transport_lab import CHAT_ASK, CHAT_URL, KEY, Lab
 
+from underlay.pipeline.flights import _chain
 from underlay.pipeline.reader import Body
 from underlay.telemetry.events import AttemptEnded, CallEnded, Coalesced
 from underlay.transports import homes
@@ -173,7 +174,8 @@ class Bench(Lab):
     @property
     def leads(self) -> list[Any]:
         """The calls that fetch an answer now."""
-        return [lead for leads in list(self.runtime.engine.state.flights._leads.values()) for lead in leads]
+        leads = list(self.runtime.engine.state.flights._leads.values())
+        return [lead for first in leads for lead in _chain(first)]
 
     @property
     def followers(self) -> int:

@@ -12,6 +12,7 @@ from flight_provider import JSON_FRAMES, PATIENCE, Answer, Fail, Gate, Provider,
 from transport_lab import CHAT_FRAMES, WAYS
 
 from underlay import Runtime
+from underlay.pipeline.flights import _chain
 from underlay.testing import Recorder
 
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'httpx._client:ResourceWarning")
@@ -117,7 +118,7 @@ def test_a_hundred_calls_of_five_homes(stream: bool, cache: str, monkeypatch: py
         thread.start()
 
     def arrived() -> bool:
-        leads = [lead for leads in list(flights._leads.values()) for lead in leads]
+        leads = [lead for first in list(flights._leads.values()) for lead in _chain(first)]
         waiting = sum(len(waiters) for waiters in list(flights._elsewhere.values()))
         following = sum(len(lead.waiting or ()) for lead in leads)
         return following == 95 and (waiting if cache == "on" else head.reached - 1) == 4

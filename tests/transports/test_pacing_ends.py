@@ -255,12 +255,12 @@ def test_it_works_by_the_real_clock(lab: PacingLab) -> None:
 def test_a_window_learns_no_wait_for_a_turn(lab: PacingLab, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a lane learns of its provider's latency begins when the call is sent."""
     client = lab.paced(llm_batch={"linger": "learned"})
-    learned: list[float] = []
+    learned: list[float | None] = []
     landed = Windows.landed
 
-    def listen(self: Windows, seat: Any, now: float, *, answered: bool) -> None:
-        learned.append(now - seat.started)
-        landed(self, seat, now, answered=answered)
+    def listen(self: Windows, seat: Any, now: float, latency: float | None) -> None:
+        learned.append(latency)
+        landed(self, seat, now, latency)
 
     async def handle(_: Any) -> Any:
         lab.clock.advance(COST)

@@ -17,7 +17,7 @@ from underlay.pipeline.attempt import Attempt
 from underlay.pipeline.circuits import Circuits
 from underlay.pipeline.engine import Engine
 from underlay.pipeline.reader import Body
-from underlay.pipeline.windows import Lone, Place, Windows
+from underlay.pipeline.windows import Place, Windows
 from underlay.providers._merge import ListMerger
 from underlay.stores.memory import MemoryStore
 from underlay.testing import Received
@@ -27,7 +27,6 @@ BEFORE, BOOKS, AFTER = 3, 1, 4  # requests: each by itself; the merged one alone
 BREAKS: dict[str, tuple[Any, str, int]] = {
     # where: whose, its name, and how many requests leave
     "queue._place": (queue, "_place", BEFORE),
-    "queue._key": (queue, "_key", BEFORE),
     "queue._rule": (queue, "_rule", BEFORE),
     "queue.dispatch": (queue, "dispatch", BEFORE),
     "queue.resolved": (queue, "resolved", BOOKS + 2),  # those who do not send go by themselves
@@ -40,7 +39,6 @@ BREAKS: dict[str, tuple[Any, str, int]] = {
     "merge.plain_headers": (merge, "plain_headers", AFTER),
     "merge._booked": (merge, "_booked", BOOKS),
     "merge.Flight": (merge, "Flight", BOOKS),
-    "Lone": (Lone, "__init__", BEFORE),
     "Place": (Place, "__init__", BEFORE),
     **{f"Windows.{name}": (Windows, name, BEFORE) for name in ("go_alone", "enter", "look", "compose")},
     "Windows.resolve": (Windows, "resolve", AFTER),  # the others go when they have waited long enough

@@ -104,7 +104,7 @@ class WindowLab(Lab):
         """Nothing is left of calls that have ended: no queue, no lane in flight, no open body."""
         windows = self.runtime.engine.state.windows
         assert sum(count for _, count in windows.queued()) == 0
-        assert [lane for lane, _ in windows._lanes.values() if not lane.idle] == []
+        assert [lane for lane in windows._lanes.values() if not lane.idle] == []
         assert self.provider.opened == self.provider.closed
 
     def _stop(self) -> None:

@@ -150,12 +150,14 @@ ALONE: Final = Alone()
 
 class Lane:
     """One window key: the window that collects, and how many dispatches (lone calls or windows) are in
-    flight, whatever the linger. `used` is when the last call came."""
+    flight, whatever the linger. `used` is when the last call came that had to `arrive`, or when the last
+    dispatch ended."""
 
-    __slots__ = ("_expected", "_flying", "_learned", "_open", "rule", "used")
+    __slots__ = ("_eager", "_expected", "_flying", "_learned", "_open", "rule", "used")
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
+        self._eager = rule.linger == "adaptive"
         self._learned = Learned(rule.timeout) if rule.linger == "learned" else None
         self._open: Window | None = None
         self._flying = 0
@@ -172,12 +174,12 @@ class Lane:
         """Members of the open window."""
         return len(self._open._members) if self._open is not None else 0
 
-    def go_alone(self, now: float) -> bool:
+    def go_alone(self) -> bool:
         """Take a call in that needs no place, because it would go alone whatever it asks: under `adaptive`,
         with nothing open or in flight. It is in flight until `ended`. False: it has to `arrive`."""
-        if self._flying or self._open is not None or self.rule.linger != "adaptive":
+        if self._flying or self._open is not None or not self._eager:
             return False
-        self._flying, self.used = 1, now
+        self._flying = 1
         return True
 
     def arrive(self, member: Member, now: float) -> Alone | Enter:
@@ -253,10 +255,13 @@ class Lane:
         counts once, also when its members were sent apart or all left before it was sent. Returns the open
         window if it leaves for it: under `adaptive` when nothing is in flight any more, under `learned` also
         when it has waited long enough and the provider has room again."""
-        if self._flying:
-            self._flying -= 1
+        self.used = now
+        flying = self._flying
+        if flying:
+            self._flying = flying - 1
         if latency is not None:
-            self.took(latency)
+            known = self._expected  # as `took` has it: on the path of every call
+            self._expected = known + (latency - known) * _SMOOTHING if known else latency
         if self._learned is not None:
             self._learned.ended(now, latency)
         window = self._open

@@ -45,7 +45,8 @@ class Attempt:
     """Reads the answer as it passes, and settles the books at its end.
 
     `sent` false: the answer was split off a reply that another call asked for, and no request was this
-    call's. `spent` is cost and usage, known at the end.
+    call's. `spent` is cost and usage, known at the end. `left`: when its request did, which is later than
+    its beginning where a thread waited for others to send.
     """
 
     __slots__ = (
@@ -59,6 +60,7 @@ class Attempt:
         "_typed",
         "_upstream",
         "_watched",
+        "left",
         "number",
         "sent",
         "spent",
@@ -80,7 +82,7 @@ class Attempt:
         self._asked = asked
         self._watched = watched
         self._permit = permit
-        self._started = now
+        self._started = self.left = now
         self._upstream: Upstream | None = None
         self._observer: Observer | None = None
         self._decoder: Decoder | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from underlay.pipeline.flights import Lead
+from underlay.pipeline.windows import Lone
 from underlay.telemetry.attributes import BatchMode, CacheResult, Ending
 from underlay.telemetry.events import CallEnded
 
@@ -18,25 +20,14 @@ _BYPASS = CacheResult.BYPASS
 _ALONE = BatchMode.ALONE
 
 
-class Call:
+class Call(Lead, Lone):
     """Ends once, with its reader. Times are seconds on the runtime's clock. `stream`: its answer is one, or
     while there is none was asked for as one. `saved` is what its own request would have cost, for a call
-    that read another's answer."""
+    that read another's answer.
 
-    __slots__ = (
-        "_chunks",
-        "_ended",
-        "_first",
-        "_last",
-        "batch_mode",
-        "error_type",
-        "result",
-        "saved",
-        "started",
-        "status",
-        "stream",
-        "watched",
-    )
+    It is also what flights and windows keep of it while it is under way: an object of their own for each
+    would cost more than all else that they do for a call that meets nobody.
+    """
 
     def __init__(self, watched: Watched, started: float) -> None:
         self.watched = watched
@@ -49,14 +40,14 @@ class Call:
         self.saved: tuple[float | None, Usage | None] = (None, None)
         self._chunks = 0
         self._first: float | None = None
-        self._last = started
+        self.last = started
         self._ended = False
 
     def chunk(self, now: float) -> None:
         """The reader was given a frame."""
         if self._first is None:
             self._first = now
-        self._last = now
+        self.last = now
         self._chunks += 1
 
     def end(self, ending: Ending, now: float, error_type: str = "") -> None:
@@ -68,7 +59,7 @@ class Call:
         if self.stream and self._first is not None:
             first = self._first - self.started
             if self._chunks > 1:
-                interval = (self._last - self._first) / (self._chunks - 1)
+                interval = (self.last - self._first) / (self._chunks - 1)
         saved_usd, saved_usage = self.saved
         self.watched.event(
             CallEnded(

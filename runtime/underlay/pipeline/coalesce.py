@@ -6,9 +6,7 @@ when.
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from typing import TYPE_CHECKING
-from weakref import ReferenceType, ref
 
 from underlay.core.cache import Found, plan_lookup
 from underlay.pipeline.flights import Fate
@@ -37,9 +35,6 @@ _COLLAPSED = (b"cache-status", b"underlay; fwd=miss; collapsed")  # RFC 9211
 _TIMEOUTS = {"ConnectTimeout": 0, "ReadTimeout": 1, "WriteTimeout": 2, "PoolTimeout": 3}
 
 
-_leading: ContextVar[tuple[ReferenceType[Lead], ...]] = ContextVar("underlay_leading", default=())
-
-
 async def coalesce(flow: Flow) -> Step:
     """Read the answer that an identical call is fetching, or fetch it for all who come meanwhile."""
     asked, flights = flow.asked, flow.engine.state.flights
@@ -56,24 +51,27 @@ async def coalesce(flow: Flow) -> Step:
             return step
         flow.following = None
     while flow.lead is None:
-        lead, mine = flights.enter(asked.key, flow.ports, flow.call.watched)
-        if mine:
-            flow.lead = lead
-            if asked.dialect.family == "function":
-                _leading.set((*_ancestors(), ref(lead)))
+        call = flow.call
+        lead = flights.enter(call, asked.key, flow.ports)
+        if lead is call:
+            flow.lead = call
+            if flow.since is not None:
+                call.seen = flow.ports.now()  # who has waited for another begins now
         # An answer may have landed between the look into the store and this.
         if flow.looked != flights.landings and (reply := await _landed(flow)) is not None:
             return reply
-        if not mine and (step := _follow(flow, lead)) is not None:
+        if lead is not call and (step := _follow(flow, lead)) is not None:
             return step
     # In the store of this process a lease is needed only where two homes meet: whoever comes second takes it.
-    return await _lease(flow, flow.lead) if flow.lead.contended else PROCEED
+    lead = flow.lead
+    return await _lease(flow, lead) if flights.shared or (lead.met and lead.contended) else PROCEED
 
 
 def _observe(flow: Flow) -> None:
     """Say whom this call would have followed; others would have followed it where there is nobody."""
-    lead, mine = flow.engine.state.flights.enter(flow.asked.key, flow.ports, flow.call.watched)
-    if mine:
+    call = flow.call
+    lead = flow.engine.state.flights.enter(call, flow.asked.key, flow.ports)
+    if lead is call:
         flow.lead = lead
     else:
         flow.call.watched.event(Coalesced(lead.watched.origin(), 0.0, observed=True))
@@ -81,7 +79,9 @@ def _observe(flow: Flow) -> None:
 
 def _follow(flow: Flow, lead: Lead) -> Step | None:
     """Follow that lead of this home. None: it has just ended, and the call is to enter anew."""
-    if any(known() is lead for known in _ancestors()):
+    # Who asks from inside of a function that leads is part of that call, and must not wait for it. What a
+    # client sends from inside of a send never comes here: the seam lets it pass.
+    if lead.outcome is _SENDING and flow.ports.inside(lead.ports):
         return PROCEED
     if flow.since is None:
         flow.since = flow.ports.now()
@@ -90,12 +90,6 @@ def _follow(flow: Flow, lead: Lead) -> Step | None:
     if step is None:
         flow.following = None
     return step
-
-
-def _ancestors() -> list[ReferenceType[Lead]]:
-    """The functions that lead and run in this context: who asks from inside of one is part of it, and must
-    not wait for it. What a client sends from inside of a send never comes here: the seam lets it pass."""
-    return [known for known in _leading.get() if (lead := known()) is not None and lead.outcome is _SENDING]
 
 
 def _outcome(flow: Flow, lead: Lead) -> Step | None:
@@ -136,7 +130,7 @@ def _stop_following(flow: Flow, lead: Lead) -> None:
 def _limit(flow: Flow, lead: Lead) -> float:
     read = flow.ports.timeouts.read
     assert flow.since is not None  # noqa: S101 who follows has a beginning
-    return max(flow.since, lead.seen) + (flow.engine.settings.coalesce.wait_timeout if read is None else read)
+    return max(flow.since, lead.alive()) + (flow.engine.settings.coalesce.wait_timeout if read is None else read)
 
 
 def _impatient(lead: Lead, error: Exception, mine: Timeouts) -> bool:
@@ -144,7 +138,7 @@ def _impatient(lead: Lead, error: Exception, mine: Timeouts) -> bool:
     place = _TIMEOUTS.get(type(error).__name__)
     if place is None:
         return False
-    theirs, own = lead.timeouts[place], mine[place]
+    theirs, own = lead.ports.timeouts[place], mine[place]
     return theirs is not None and (own is None or own > theirs)
 
 
@@ -205,11 +199,11 @@ async def _lend(flow: Flow, lead: Lead, ttl: float) -> None:
     rival = flights.rival(lead)
     if rival is None or rival.token:
         return
-    left = rival.seen + ttl - ports.now()
+    left = rival.alive() + ttl - ports.now()
     if left <= 0:
         return
     leased = await ports.lease(lead.key, left)
-    if isinstance(leased, Lease) and not flights.lend(rival, leased.token, rival.seen + ttl / 2):
+    if isinstance(leased, Lease) and not flights.lend(rival, leased.token, rival.alive() + ttl / 2):
         ports.free(lead.key, leased.token)
 
 
@@ -218,6 +212,7 @@ async def _taken(flow: Flow, lead: Lead, lease: Lease | None, ttl: float) -> Ste
     call looked."""
     if lease is None:
         return PROCEED
+    lead.met = True
     lead.token = lease.token
     lead.renew_at = flow.ports.now() + ttl / 2
     return await _from_store(flow) or PROCEED

@@ -123,6 +123,8 @@ class Engine:
             if settings.secret is not None
             else self.state.store.secret() or secrets.token_bytes(32)
         )
+        self.namespaced = settings.llm_cache.namespace is not None
+        """Whether credentials share answers."""
         self._unpriced: set[tuple[str, str]] = set()
         _engines.add(self)
 

@@ -13,7 +13,7 @@ from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Hashable, Iterable, Iterator
 
     from underlay.pipeline.ports import Ports, Timeouts
     from underlay.pipeline.watch import Watched
@@ -56,98 +56,100 @@ _NEVER = math.inf
 
 
 class Lead:
-    """A call that fetches an answer, as others see it. `token` is that of its lease, 0 without one. `leases`
-    false: another call of this home has the lease, and nobody waits for a flight that only they may drive.
-    `contended`: others may be fetching the same, in another home or in another process. `seen`: when it gave
-    its last sign of life, its beginning or a frame; in the future while it waits for its turn."""
+    """A call that fetches an answer, as others see it: what a call is besides, once it has entered. `last` is
+    when its reader was given a frame of a stream, its beginning before. `met`: others have come, or may have.
 
-    __slots__ = (
-        "__weakref__",
-        "contended",
-        "home",
-        "key",
-        "leases",
-        "outcome",
-        "renew_at",
-        "seen",
-        "thread",
-        "timeouts",
-        "token",
-        "waiting",
-        "watched",
-    )
+    What follows after that holds of few, is read of those alone, and costs the rest nothing. `seen`: when
+    another frame came, or until when it waits for its turn. `token` is that of its lease, 0 without one.
+    `leases` false: another call of this home has the lease, and nobody waits for a flight that only they may
+    drive. `contended`: others may be fetching the same, in another home or in another process. `beside`: the
+    next lead of the same key."""
 
-    def __init__(self, key: bytes, ports: Ports, watched: Watched) -> None:
-        self.seen = ports.now()
-        self.key = key
-        self.home: Hashable = ports.home
-        self.thread = get_ident()
-        self.timeouts: Timeouts = ports.timeouts
-        self.watched = watched
-        self.leases = True
-        self.contended = False
-        self.outcome: Outcome = _SENDING
-        self.token = 0
-        self.renew_at = _NEVER
-        self.waiting: dict[Ports, object] | None = None
+    watched: Watched
+    last: float
+    key: bytes
+    ports: Ports
+    thread: int
+    met: bool
+    outcome: Outcome
+
+    seen = 0.0
+    leases = True
+    contended = False
+    token = 0
+    renew_at = math.inf
+    waiting: dict[Ports, object] | None = None
+    beside: Lead | None = None
+
+    def alive(self) -> float:
+        """When it gave its last sign of life, or will have."""
+        return max(self.seen, self.last)
 
     def outlasts(self, mine: Timeouts) -> bool:
         """Whether its read timeout is at least the follower's: a shorter one would end the answer for
         both."""
-        return self.timeouts.read is None or (mine.read is not None and self.timeouts.read >= mine.read)
+        own = self.ports.timeouts.read
+        return own is None or (mine.read is not None and own >= mine.read)
 
 
 class Flights:
-    """The leads of one process, by key. There may be several of one home: those whose timeouts were too short
-    for whoever came next. A list of them is never left empty, and is changed under the lock alone; the first
-    of a key comes with its list. `shared`: other processes ask the same store."""
+    """The leads of one process, by key: the first that came and, `beside` it, the others. There may be
+    several of one home: those whose timeouts were too short for whoever came next. A key is in the table
+    while it has a lead, and what stands beside the first is changed under the lock alone. `shared`: other
+    processes ask the same store."""
 
     def __init__(self, *, shared: bool = False) -> None:
         self._lock = Lock()
-        self._shared = shared
-        self._leads: dict[bytes, list[Lead]] = {}
+        self.shared = shared
+        """Whether every lead has to see to its own lease."""
+        self._leads: dict[bytes, Lead] = {}
         self._elsewhere: dict[bytes, list[tuple[Ports, object]]] = {}
         self.landings = 0
         """Answers that were stored since the start: whoever missed the cache before one came looks again."""
 
-    def enter(self, key: bytes, ports: Ports, watched: Watched) -> tuple[Lead, bool]:
-        """The lead of this key in the caller's home, and whether it is the caller itself: when there is none,
-        or none that it may follow."""
-        mine = Lead(key, ports, watched)
-        mine.contended = self._shared
-        alone = [mine]
+    def enter(self, call: Lead, key: bytes, ports: Ports) -> Lead:
+        """The lead of this key in the caller's home. It is the call itself when there is none, or none that
+        it may follow."""
+        call.key = key
+        call.ports = ports
+        call.thread = get_ident()
+        call.outcome = _SENDING
+        call.met = False
         # One step, and never half done: a key that nobody else asks for needs no lock.
-        if self._leads.setdefault(key, alone) is alone:
-            return mine, True
+        if self._leads.setdefault(key, call) is call:
+            return call
         with self._lock:
-            leads = self._leads.setdefault(key, alone)
-            if leads is alone:  # those that were there have ended meanwhile
-                return mine, True
-            for lead in leads:
-                if lead.home != mine.home:
-                    mine.contended = True
+            last = self._leads.setdefault(key, call)
+            if last is call:  # those that were there have ended meanwhile
+                return call
+            contended, leases = False, True
+            for lead in _chain(last):
+                last = lead
+                if lead.ports.home != ports.home:
+                    contended = True
                 elif lead.outlasts(ports.timeouts):
-                    return lead, False
+                    return lead
                 else:
-                    mine.leases = mine.leases and not lead.leases
-            leads.append(mine)
-            return mine, True
+                    leases = leases and not lead.leases
+            call.contended, call.leases, call.met = contended, leases, True
+            last.beside, last.met = call, True
+            return call
 
     def rival(self, mine: Lead) -> Lead | None:
         """The call of another home that fetches the same and has the right to a lease it did not take, for it
         met nobody. One that is contended sees to its own: it may be waiting for it."""
         with self._lock:
-            for lead in self._leads.get(mine.key, ()):
-                if lead.home != mine.home and lead.leases and not lead.contended:
+            for lead in () if self.shared else _chain(self._leads.get(mine.key)):
+                if lead.ports.home != mine.ports.home and lead.leases and not lead.contended:
                     return lead
             return None
 
     def lend(self, lead: Lead, token: int, renew_at: float) -> bool:
         """Give a lead the lease that somebody else took for it. False: it has ended, or has one."""
         with self._lock:
-            if lead.token or lead not in self._leads.get(lead.key, ()):
+            if lead.token or lead not in _chain(self._leads.get(lead.key)):
                 return False
-            lead.token, lead.renew_at = token, renew_at
+            lead.token, lead.renew_at, lead.met = token, renew_at, True
             return True
 
     def leads_here(self, key: bytes, home: Hashable) -> bool:
@@ -155,12 +157,14 @@ class Flights:
         nobody else drives it."""
         thread = get_ident()
         with self._lock:
-            return any(lead.thread == thread and lead.home != home for lead in self._leads.get(key, ()))
+            leads = _chain(self._leads.get(key))
+            return any(lead.thread == thread and lead.ports.home != home for lead in leads)
 
     def wait(self, lead: Lead, ports: Ports) -> object | None:
         """A waiter for the lead's head, or None when it is sending no more."""
         with self._lock:
             waiter = ports.waiter()
+            lead.met = True
             if lead.waiting is None:
                 lead.waiting = {}
             lead.waiting[ports] = waiter
@@ -209,7 +213,7 @@ class Flights:
     def answered(self, lead: Lead, body: Joinable) -> None:
         """The head came: the body can be joined, and is told how many will."""
         lead.outcome = body
-        if lead.waiting is None:  # nobody has come, and who comes now finds the body: no lock
+        if not lead.met:  # nobody has come, and who comes now finds the body: no lock
             return
         with self._lock:
             waiting, lead.waiting = lead.waiting, None
@@ -219,22 +223,23 @@ class Flights:
 
     def ended(self, lead: Lead, outcome: Fate | Exception, lender: Lender) -> None:
         """The lead ends without a body. Its lease goes back to the lender."""
-        self.landed(lead, lender, stored=False)
+        self.landed(lead, lender, 0)
         with self._lock:
             lead.outcome = outcome
             waiting, lead.waiting = lead.waiting, None
         if waiting:
             _wake(waiting.items())
 
-    def landed(self, lead: Lead, lender: Lender, *, stored: bool) -> None:
-        """The lead's body is over. A lease that the store has not ended goes back to the lender."""
+    def landed(self, lead: Lead, lender: Lender, stored: int) -> None:
+        """The lead's body is over, and its answer was stored (1) or not (0). A lease that the store has not
+        ended goes back to the lender."""
         with self._lock:
             self.landings += stored
-            if self._leads.get(lead.key) == [lead]:
-                del self._leads[lead.key]
-            else:
+            if lead.met or self._leads.get(lead.key) is not lead:
                 self._discard(lead)
-            if not (self._elsewhere or lead.token):
+            else:
+                del self._leads[lead.key]
+            if not (self._elsewhere or lead.met):
                 return
             elsewhere = self._elsewhere.pop(lead.key, None)
         if lead.token:
@@ -252,12 +257,25 @@ class Flights:
             self._discard(lead)
 
     def _discard(self, lead: Lead) -> None:
-        # In place: who enters without the lock must find the list that the others are in.
-        leads = self._leads.get(lead.key)
-        if leads is not None and lead in leads:
-            leads.remove(lead)
-            if not leads:
+        first = self._leads.get(lead.key)
+        if first is lead:
+            if lead.beside is None:
                 del self._leads[lead.key]
+            else:  # in one step: who enters without the lock must find the others
+                self._leads[lead.key] = lead.beside
+        else:
+            for other in _chain(first):
+                if other.beside is lead:
+                    other.beside = lead.beside
+                    break
+        lead.beside = None
+
+
+def _chain(lead: Lead | None) -> Iterator[Lead]:
+    """This lead and those beside it, in the order in which they came."""
+    while lead is not None:
+        yield lead
+        lead = lead.beside
 
 
 def _wake(waiting: Iterable[tuple[Ports, object]]) -> None:

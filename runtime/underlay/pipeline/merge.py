@@ -15,7 +15,7 @@ from underlay.pipeline.flow import PROCEED, Reply
 from underlay.pipeline.ports import Exchange, Mishap, Upstream
 from underlay.pipeline.reader import Body, Reader
 from underlay.pipeline.replies import admit, finished, refuse
-from underlay.pipeline.windows import Apart, Failed, Lone, Place, Refused, Shares
+from underlay.pipeline.windows import Apart, Failed, Place, Refused, Shares
 from underlay.telemetry.attributes import BatchMode, Ending, Stage, Verdict
 from underlay.telemetry.events import Batched, BatchEnded, BatchStarted
 
@@ -93,7 +93,8 @@ def _lone(flow: Flow, departure: Departure) -> Step:
         with flow.call.watched.sending():
             told(flow, departure, [place], BatchMode.ALONE).event(BatchEnded(0.0))
         batched(flow, departure, place, 1)
-    flow.seat = Lone(flow.ports.now(), departure.lane)  # as the window's dispatch, which is counted
+    flow.call.lane = departure.lane  # as the window's dispatch, which is counted
+    flow.seat = flow.call
     place.vacate()
     return PROCEED
 

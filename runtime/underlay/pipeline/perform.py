@@ -22,7 +22,6 @@ from underlay.pipeline.reader import Body, Reader
 from underlay.pipeline.recognise import recognise
 from underlay.pipeline.replies import admit, refuse
 from underlay.pipeline.stages import STAGES
-from underlay.pipeline.windows import Lone
 from underlay.settings import Mode
 from underlay.telemetry.attributes import Ending, Stage, Verdict
 from underlay.telemetry.events import CallStarted, Paced
@@ -134,7 +133,8 @@ async def _attempt(flow: Flow) -> Reply:
         raise
     finally:
         if ports.waited >= _TOLD:
-            _tell_wait(flow)
+            attempt.left += ports.waited
+            call.watched.event(Paced(ports.waited))
     call.status = upstream.status
     attempt.answered(upstream)
     call.stream = attempt.stream
@@ -144,7 +144,9 @@ async def _attempt(flow: Flow) -> Reply:
     lead = flow.lead
     if lead is not None:
         body.lead = lead
-        engine.state.flights.answered(lead, body)
+        lead.outcome = body  # and that is all where nobody waits, as for almost every call
+        if lead.met:
+            engine.state.flights.answered(lead, body)
     return Reply(upstream.status, upstream.headers, reader, upstream)
 
 
@@ -154,19 +156,8 @@ async def _turn(flow: Flow) -> None:
     if lead is not None:
         flights.held(lead, ports.now() + pacing.patience)
     await pacing.turn(ports, flow.call.watched)
-    now = ports.now()
     if lead is not None:
-        flights.sent(lead, now)
-    if isinstance(flow.seat, Lone):
-        flow.seat.started = now  # a window that learns must not take the wait for the provider's
-
-
-def _tell_wait(flow: Flow) -> None:
-    """A thread has waited for others to send."""
-    waited = flow.ports.waited
-    flow.call.watched.event(Paced(waited))
-    if isinstance(flow.seat, Lone):
-        flow.seat.started += waited  # a window that learns must not take the wait for the provider's
+        flights.sent(lead, ports.now())
 
 
 def _cap(flow: Flow) -> int:

@@ -115,6 +115,11 @@ class Ports(Protocol):
         """Tells the time."""
         ...
 
+    def inside(self, ports: Ports) -> bool:
+        """Whether this call is made from inside of what those ports send: a function that is running in this
+        context."""
+        ...
+
     def describe(self, error: BaseException) -> Mishap:
         """Translate an exception of the client family, or of its event loop, at this one border."""
         ...

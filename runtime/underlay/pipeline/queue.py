@@ -15,7 +15,7 @@ from underlay.core.key import scope_of, sort_headers
 from underlay.pipeline.fill import filled
 from underlay.pipeline.flow import PROCEED, Wait
 from underlay.pipeline.merge import batched, dispatch, own_place, resolved, told
-from underlay.pipeline.windows import Lone, Place, Waiting
+from underlay.pipeline.windows import Place, Released, Waiting
 from underlay.settings import Mode
 from underlay.telemetry.attributes import BatchMode, BatchTrigger
 from underlay.telemetry.events import Batched, BatchEnded
@@ -31,6 +31,7 @@ __all__ = ["queue", "release_seat"]
 _log = logging.getLogger("underlay")
 _DEADLINE = b"underlay-deadline"
 _UNBOUNDED = 1_000_000_000
+_NEVER = math.inf
 _OFF, _OBSERVE = Mode.OFF, Mode.OBSERVE
 
 
@@ -39,8 +40,7 @@ async def queue(flow: Flow) -> Step:
     settings = flow.engine.settings.llm_batch
     if settings.mode is _OFF:
         return PROCEED
-    merged = bool(flow.asked.window)
-    if not merged and settings.linger != "fixed":
+    if not flow.asked.window and settings.linger != "fixed":
         return PROCEED
     if flow.singles:
         singles, flow.singles = flow.singles, {}
@@ -50,39 +50,36 @@ async def queue(flow: Flow) -> Step:
         if _goes_alone(flow):
             return PROCEED
         if settings.mode is _OBSERVE:
-            return _observed(flow, merged=merged)
+            return _observed(flow)
     place, now = own_place(flow), flow.ports.now()
     stand = flow.engine.state.windows.look(place, now)
     if isinstance(stand, Waiting):
         if stand.until is not None:
             return Wait(stand.waiter, stand.until)
         return _overdue(flow, place, now) or Wait(stand.waiter, _patience(flow, place))
-    if not merged:
+    if not flow.asked.window:
         return _released(flow, stand, place)
     return await (dispatch(flow, stand) if stand.sender is place else resolved(flow, stand))
 
 
 def _goes_alone(flow: Flow) -> bool:
     """Give the call its seat. True: it goes by itself; False: it has a place in a window."""
-    windows, key = flow.engine.state.windows, _key(flow)
-    deadline = _asked_deadline(flow) if flow.asked.controlled else math.inf
-    lone = flow.seat = Lone(flow.ports.now())
-    if windows.go_alone(lone, key):
+    asked, ports, windows = flow.asked, flow.ports, flow.engine.state.windows
+    key: Hashable
+    if asked.window:
+        key = (ports.home, asked.window, ports.timeouts, _payer(flow) if flow.engine.namespaced else b"")
+    else:
+        key = (ports.home, asked.circuit, asked.ask.operation)
+    deadline = _asked_deadline(flow) if asked.controlled else _NEVER
+    call = flow.seat = flow.call
+    if windows.go_alone(call, key):
         return True
     rule = _rule(flow)
     place = flow.seat = _place(flow, rule, deadline)
-    turned_away = windows.enter(place, key, rule, flow.asked.circuit)
+    turned_away = windows.enter(place, key, rule, asked.circuit)
     if turned_away is not None:
         flow.seat = turned_away
     return turned_away is not None
-
-
-def _key(flow: Flow) -> Hashable:
-    asked, ports = flow.asked, flow.ports
-    if asked.window:
-        shared = flow.engine.settings.llm_cache.namespace is not None
-        return (ports.home, asked.window, ports.timeouts, _payer(flow) if shared else b"")
-    return (ports.home, asked.circuit, asked.ask.operation)
 
 
 def _payer(flow: Flow) -> bytes:
@@ -140,16 +137,17 @@ def _released(flow: Flow, departure: Departure, place: Place) -> Step:
         flow.engine.state.windows.release(departure, flow.ports.now())
     flow.call.batch_mode = BatchMode.RELEASED
     batched(flow, departure, place, len(departure.members))
-    flow.seat = Lone(departure.released, departure.lane, counted=False)
+    flow.call.lane = Released(departure.lane)
+    flow.seat = flow.call
     place.vacate()
     return PROCEED
 
 
-def _observed(flow: Flow, *, merged: bool) -> Step:
+def _observed(flow: Flow) -> Step:
     """Say what its window would have done, and go on."""
     window = own_place(flow).window
     assert window is not None  # noqa: S101 it has just entered
-    mode = BatchMode.MERGED if merged else BatchMode.RELEASED
+    mode = BatchMode.MERGED if flow.asked.window else BatchMode.RELEASED
     trigger = window.trigger or BatchTrigger.TIME
     flow.call.watched.event(Batched(mode, trigger, 0.0, len(window.members), observed=True))
     release_seat(flow, fault=True)

@@ -131,7 +131,7 @@ class Body:
             return self.flight.over if alone else None
         lead = self.lead  # read once: after the pull another thread may bring the end
         token = 0  # of the lease that is to be renewed
-        if lead is not None:
+        if lead is not None and lead.met:
             lead.seen = now = ports.now()
             if now >= lead.renew_at:
                 token = lead.token
@@ -147,7 +147,7 @@ class Body:
         elif lead is not None:
             if not self.flight.whole:  # too large to be shared or stored: nobody need wait for it
                 self.lead = None
-                self._engine.state.flights.landed(lead, ports, stored=False)
+                self._engine.state.flights.landed(lead, ports, 0)
             elif token:
                 await self._renew(ports, lead, token)
         return data if given else None
@@ -193,7 +193,7 @@ class Body:
         self._settle(now, _DROPPED, None)
         with self.lock:
             self.flight.end(_DROPPED)
-        self._land(now, None, _DROPPED)
+        self._land(now, None, _DROPPED, 0)
         self._wake()
 
     async def _end(
@@ -211,7 +211,7 @@ class Body:
         finally:
             with self.lock:
                 self.flight.end(ending, error if ending is not _COMPLETE else None)
-            self._land(ports.now(), ports, ending, stored=stored)
+            self._land(ports.now(), ports, ending, stored)
             if self._waiting:  # after the end nobody enlists
                 self._wake()
             # A coroutine that is being closed (GeneratorExit) cannot wait.
@@ -232,7 +232,7 @@ class Body:
 
     async def _keep(self, ports: Ports, entry: Entry) -> bool:
         lead = self.lead
-        token = lead.token if lead is not None else 0
+        token = lead.token if lead is not None and lead.met else 0
         try:
             stored = await ports.store(self._key, entry, token)
             if stored and token and lead is not None:
@@ -242,7 +242,7 @@ class Body:
             self._engine.faults.report(Stage.RECORD, error)
             return False
 
-    def _land(self, now: float, ports: Ports | None, ending: Ending, *, stored: bool = False) -> None:
+    def _land(self, now: float, ports: Ports | None, ending: Ending, stored: int) -> None:
         """The flight is over: nobody follows it any more, and what waited for it goes on. Once."""
         seat, self.seat = self.seat, None
         lead, self.lead = self.lead, None
@@ -250,9 +250,11 @@ class Body:
             if lead is not None:
                 # From a finaliser's books there are no ports to wait with: the store is asked as it is.
                 lender = self._engine if ports is None else ports
-                self._engine.state.flights.landed(lead, lender, stored=stored)
+                self._engine.state.flights.landed(lead, lender, stored)
             if seat is not None:
-                self._engine.state.windows.landed(seat, now, answered=ending is _COMPLETE)
+                attempt = self._attempt if ending is _COMPLETE else None
+                latency = None if attempt is None else now - attempt.left
+                self._engine.state.windows.landed(seat, now, latency)
         except Exception as error:  # noqa: BLE001 never break the app
             self._engine.faults.report(Stage.RECORD, error)
 

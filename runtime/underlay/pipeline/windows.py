@@ -25,7 +25,19 @@ if TYPE_CHECKING:
     from underlay.pipeline.ports import Exchange, Ports
     from underlay.telemetry.attributes import BatchTrigger
 
-__all__ = ["Apart", "Departure", "Failed", "Lone", "Place", "Refused", "Seat", "Shares", "Waiting", "Windows"]
+__all__ = [
+    "Apart",
+    "Departure",
+    "Failed",
+    "Lone",
+    "Place",
+    "Refused",
+    "Released",
+    "Seat",
+    "Shares",
+    "Waiting",
+    "Windows",
+]
 
 _LANES = 512  # lanes remembered; idle ones are forgotten, least recently used first, with what they learned
 
@@ -62,8 +74,7 @@ Outcome = Shares | Failed | Refused | Apart
 
 
 class Departure:
-    """A window that left: frozen. `sender` sends for all of a merged one, and tells of a released one;
-    `released` is when the members of the latter went their ways."""
+    """A window that left: frozen. `sender` sends for all of a merged one, and tells of a released one."""
 
     __slots__ = (
         "at",
@@ -73,7 +84,6 @@ class Departure:
         "opened",
         "origin",
         "outcome",
-        "released",
         "sender",
         "sent",
         "told",
@@ -91,7 +101,6 @@ class Departure:
         self.heirs = iter(self.members)
         self.sender: Place | None = None
         self.sent: tuple[Place, ...] = ()
-        self.released = at
         self.origin = b""
         self.told = False
         self.outcome: Outcome | None = None
@@ -107,16 +116,24 @@ class Departure:
         return self.sender
 
 
+class Released:
+    """The lane of a call of a released window: that was counted, and is over. It learns what the call took."""
+
+    __slots__ = ("_lane",)
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+
+    def ended(self, _: float, latency: float | None) -> None:
+        """The call is over."""
+        if latency is not None:
+            self._lane.took(latency)
+
+
 class Lone:
-    """A call that goes by itself, since `started`: in flight until it lands. `counted` is false for one of a
-    released window: its lane counted that, and it is over."""
+    """A call that goes by itself: what a call is besides, and in flight in its `lane` until it lands."""
 
-    __slots__ = ("counted", "lane", "started")
-
-    def __init__(self, started: float, lane: Lane | None = None, *, counted: bool = True) -> None:
-        self.started = started
-        self.lane = lane
-        self.counted = counted
+    lane: Lane | Released | None = None
 
 
 class Place(Member):
@@ -158,18 +175,18 @@ class Windows:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._lanes: dict[Hashable, tuple[Lane, Name]] = {}
+        self._lanes: dict[Hashable, Lane] = {}
+        self._names: dict[Hashable, Name] = {}  # of each lane's provider and model
         self._most = _LANES  # lanes from which idle ones are looked for
 
     def go_alone(self, lone: Lone, key: Hashable) -> bool:
         """Let a call go at once, where its lane says so without knowing more of it. False: it has to
         `enter`."""
         with self._lock:
-            known = self._lanes.get(key)
-            if known is None:
+            lane = lone.lane = self._lanes.get(key)  # first: who is interrupted here is counted out
+            if lane is None:
                 return False
-            lane = lone.lane = known[0]  # first: a call that is interrupted here is counted out
-            if lane.go_alone(lone.started):
+            if lane.go_alone():
                 return True
             lone.lane = None
             return False
@@ -183,7 +200,8 @@ class Windows:
             lane = place.lane = self._lane(key, rule, name)
             arrival = lane.arrive(place, now)
             if not isinstance(arrival, Enter):
-                return Lone(now, lane)
+                place.call.lane = lane
+                return place.call
             if arrival.closed is not None:
                 leaving = _depart(lane, arrival.closed, now)
             if arrival.window.trigger is not None:
@@ -230,25 +248,21 @@ class Windows:
     def release(self, departure: Departure, now: float) -> None:
         """The members of a released window are on their way."""
         with self._lock:
-            departure.released = now
             departure.lane.ended(now, None)
             departure.outcome = Apart()
         _go(departure)
 
-    def landed(self, lone: Lone, now: float, *, answered: bool) -> None:
-        """A call that went alone is over. Once."""
+    def landed(self, lone: Lone, now: float, latency: float | None) -> None:
+        """A call that went alone is over, after `latency` seconds where it was answered. Once."""
         with self._lock:
-            lane, lone.lane = lone.lane, None
+            lane = lone.lane
             if lane is None:
                 return
-            latency = now - lone.started if answered else None
-            if not lone.counted:
-                if latency is not None:
-                    lane.took(latency)
-                return
+            lone.lane = None
             closed = lane.ended(now, latency)
             if closed is None:
                 return
+            assert isinstance(lane, Lane)  # noqa: S101 no window waits for one of a released window
             leaving = _depart(lane, closed, now)
         _wake(leaving)
 
@@ -256,7 +270,7 @@ class Windows:
         """The call ended in its window, or before its own request left. The next living member sends in its
         place; after a fault of ours, each by itself."""
         if isinstance(seat, Lone):
-            self.landed(seat, now, answered=False)
+            self.landed(seat, now, None)
             return
         heir = None
         with self._lock:
@@ -269,7 +283,9 @@ class Windows:
                 if departure.outcome is None and not fault:
                     heir = departure.inherit()
         if departure is None:
-            self.landed(Lone(now, seat.lane), now, answered=False)  # interrupted on its way in
+            lone = Lone()
+            lone.lane = seat.lane
+            self.landed(lone, now, None)  # interrupted on its way in
         elif departure.outcome is not None:
             _go(departure)  # interrupted before it could
         elif heir is not None:
@@ -281,27 +297,26 @@ class Windows:
         """Calls that wait in open windows, by provider and model."""
         counts: Counter[Name] = Counter()
         with self._lock:
-            for lane, name in self._lanes.values():
-                counts[name] += lane.waiting
+            for key, lane in self._lanes.items():
+                counts[self._names[key]] += lane.waiting
         return list(counts.items())
 
     def _lane(self, key: Hashable, rule: Rule, name: Name) -> Lane:
-        known = self._lanes.get(key)
-        if known is not None:
-            return known[0]
-        if len(self._lanes) >= self._most:
-            self._forget()
-        lane = Lane(rule)
-        self._lanes[key] = lane, name
+        lane = self._lanes.get(key)
+        if lane is None:
+            if len(self._lanes) >= self._most:
+                self._forget()
+            self._names[key] = name
+            lane = self._lanes[key] = Lane(rule)
         return lane
 
     def _forget(self) -> None:
         """Make room. Lanes in use stay: where they are many, they are looked through again when twice as
         many, and not for every newcomer."""
-        idle = [(lane.used, key) for key, (lane, _) in self._lanes.items() if lane.idle]
+        idle = [(lane.used, key) for key, lane in self._lanes.items() if lane.idle]
         surplus = len(self._lanes) - _LANES * 7 // 8
         for _, key in sorted(idle, key=itemgetter(0))[:surplus]:
-            del self._lanes[key]
+            del self._lanes[key], self._names[key]
         self._most = max(_LANES, 2 * len(self._lanes))
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from underlay.core.cache import Entry
     from underlay.pipeline.engine import Engine
     from underlay.pipeline.gate import Gate
-    from underlay.pipeline.ports import Now, Timeouts
+    from underlay.pipeline.ports import Now, Ports, Timeouts
     from underlay.pipeline.reader import Reader
     from underlay.stores.store import Lease, Store
     from underlay.transports.homes import Home
@@ -139,6 +139,9 @@ class BasePorts:
     @property
     def patient(self) -> bool:
         return self._home.patient()
+
+    def inside(self, ports: Ports) -> bool:  # noqa: ARG002 what a client sends has no inside
+        return False
 
     @property
     def _store(self) -> Store[Entry]:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import json
 import pickle
+from contextlib import suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ReferenceType, ref
 
 from underlay.pipeline.ports import Exchange, Mishap, Upstream
 from underlay.providers.dialect import Ask, Outcome
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from underlay.core.cache import Entry
     from underlay.pipeline.engine import Engine
+    from underlay.pipeline.ports import Ports
     from underlay.stores.store import Store
     from underlay.transports.homes import Home
 
@@ -80,6 +84,9 @@ class _FunctionDialect:
 
 _DIALECT: Final = _FunctionDialect()
 
+_running: ContextVar[tuple[ReferenceType[FunctionPorts], ...]] = ContextVar("underlay_running", default=())
+"""Whose callables run in this context. Tasks that they start take it with them, and may outlive them."""
+
 
 def candidate_for(provider: str) -> Candidate:
     """The candidate of every call to a callable of this provider."""
@@ -101,7 +108,7 @@ class FunctionPorts(BasePorts):
     """One call's ports over a callable that takes no arguments. `keep` false: nobody else gets the result,
     and it is not pickled."""
 
-    __slots__ = ("_frame", "_function", "_keep", "result")
+    __slots__ = ("__weakref__", "_frame", "_function", "_keep", "result")
 
     def __init__(
         self, engine: Engine, home: Home, function: Callable[[], Awaitable[Any]], *, keep: bool = True
@@ -127,14 +134,20 @@ class FunctionPorts(BasePorts):
     async def send(self, request: Exchange | None) -> Upstream:
         self.sent = True
         attempt = Sending()  # what the callable asks through a client of its own is part of this attempt
+        token = _running.set((*_running.get(), ref(self)))
         try:
             attempt.enter()
             self.result = await self._function()
         finally:
             attempt.open = False
             attempt.leave()
+            with suppress(ValueError):  # closed by the garbage collector, in another context
+                _running.reset(token)
         self._frame = _kept(self.result) if self._keep else UNKEPT
         return Upstream(200, _HEADERS, self)
+
+    def inside(self, ports: Ports) -> bool:
+        return any(running() is ports for running in _running.get())
 
     async def pull(self, upstream: Upstream) -> bytes | None:
         source = upstream.raw  # a follower's ports are others than those that have the result
