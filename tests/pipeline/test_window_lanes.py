@@ -12,8 +12,9 @@ import pytest
 
 from underlay import Runtime
 from underlay.core.batching import Rule
+from underlay.pipeline.call import Call
 from underlay.pipeline.circuits import Name
-from underlay.pipeline.windows import Apart, Lone, Place, Windows
+from underlay.pipeline.windows import Apart, Place, Windows
 from underlay.testing import FakeClock
 
 REMEMBERED = 512
@@ -31,11 +32,16 @@ class Ports:
         return self.time
 
 
-def enter(windows: Windows, key: int, now: float) -> Lone:
+def alone() -> Call:
+    """A call of which nobody is told."""
+    return Call(None, 0.0)  # type: ignore[arg-type]
+
+
+def enter(windows: Windows, key: int, now: float) -> Call:
     """A call in a lane where nobody is."""
-    place = Place(Lone(), None, Ports(now))  # type: ignore[arg-type]
+    place = Place(alone(), None, Ports(now))  # type: ignore[arg-type]
     lone: Any = windows.enter(place, key, RULE, Name("openai", "model"))
-    assert isinstance(lone, Lone)
+    assert isinstance(lone, Call)
     return lone
 
 
@@ -46,7 +52,7 @@ def test_of_the_idle_lanes_those_used_longest_ago_are_forgotten() -> None:
         lone = enter(windows, key, key)
         if key != 1:
             windows.landed(lone, key, 0.0)
-    again = Lone()
+    again = alone()
     assert windows.go_alone(again, 0)
     windows.landed(again, REMEMBERED, 0.0)
     enter(windows, REMEMBERED, REMEMBERED)
@@ -93,7 +99,7 @@ def test_a_crowd_leaves_a_departed_window_in_linear_time() -> None:
 
 def test_a_lane_that_is_not_known_lets_nobody_go_unseen() -> None:
     """Its bounds are not known either: the call has to enter."""
-    windows, lone = Windows(), Lone()
+    windows, lone = Windows(), alone()
     assert not windows.go_alone(lone, 0)
     assert lone.lane is None
     entered = enter(windows, 0, 0.0)
@@ -103,7 +109,7 @@ def test_a_lane_that_is_not_known_lets_nobody_go_unseen() -> None:
     assert windows.go_alone(lone, 0)
     windows.leave(lone, 2.0, fault=False)
     windows.leave(lone, 2.0, fault=False)
-    assert windows.go_alone(Lone(), 0)
+    assert windows.go_alone(alone(), 0)
 
 
 def test_many_lanes_in_use_are_not_looked_through_for_each_newcomer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,7 +153,7 @@ def test_a_released_window_is_counted_out_once(crowd: WindowLab) -> None:
     for held in crowd.sent[1:]:
         held.reply()
     assert all(call.done for call in calls)
-    lanes = [lane for lane in crowd.runtime.engine.state.windows._lanes.values()]
+    lanes = list(crowd.runtime.engine.state.windows._lanes.values())
     assert [lane.idle for lane in lanes] == [False]
     crowd.sent[0].reply()
     assert [lane.idle for lane in lanes] == [True]

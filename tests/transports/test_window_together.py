@@ -15,8 +15,9 @@ from transport_lab import CHAT_ASK, CHAT_URL
 from window_lab import Running, WindowLab, embedding
 from window_provider import EMBEDDINGS_URL, answer, gzipped, refusal
 
+from underlay.pipeline.call import Call
 from underlay.pipeline.ports import Exchange
-from underlay.pipeline.windows import Departure, Lone, Place
+from underlay.pipeline.windows import Departure, Place
 from underlay.telemetry.attributes import CacheResult
 from underlay.telemetry.events import AttemptEnded, CallEnded, Coalesced
 from underlay.testing import Received
@@ -259,7 +260,7 @@ def test_a_fork_child_has_no_windows(monkeypatch: pytest.MonkeyPatch, family: st
 # The garbage collector
 
 
-def left_behind(kinds: tuple[type, ...] = (Departure, Lone, Place)) -> Counter[str]:
+def left_behind(kinds: tuple[type, ...] = (Call, Departure, Place)) -> Counter[str]:
     """What is left of windows in memory."""
     return Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, kinds))
 
@@ -332,7 +333,7 @@ def test_a_call_alone_leaves_nothing_to_the_collector(crowd: WindowLab, linger: 
             assert call.done
             forget(crowd)
             del call
-            assert left_behind((Departure, Lone, Place, Exchange)) == Counter()
+            assert left_behind((Call, Departure, Place, Exchange)) == Counter()
     finally:
         gc.enable()
         gc.unfreeze()

@@ -23,7 +23,7 @@ from underlay.core.linger import Learned
 from underlay.records import record
 from underlay.telemetry.attributes import BatchTrigger
 
-__all__ = ["ALONE", "Alone", "Enter", "Lane", "Member", "Rule", "Window"]
+__all__ = ["ALONE", "Alone", "Enter", "Lane", "Member", "Released", "Rule", "Window"]
 
 _CROWD: Final = 4  # dispatches in flight beyond which a window waits no longer for them
 _SMOOTHING: Final = 1 / 8  # weight of a new latency, as for round trips in RFC 6298, section 2
@@ -310,3 +310,18 @@ class Lane:
         self._flying += 1
         if self._learned is not None:
             self._learned.sent(now, inputs)
+
+
+class Released:
+    """The lane of a call of a released window, which was counted and is over: it learns what the call
+    took."""
+
+    __slots__ = ("_lane",)
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+
+    def ended(self, _: float, latency: float | None) -> None:
+        """The call is over."""
+        if latency is not None:
+            self._lane.took(latency)

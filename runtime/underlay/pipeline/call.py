@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from underlay.pipeline.flights import Lead
-from underlay.pipeline.windows import Lone
 from underlay.telemetry.attributes import BatchMode, CacheResult, Ending
 from underlay.telemetry.events import CallEnded
 
 if TYPE_CHECKING:
+    from underlay.core.batching import Lane, Released
     from underlay.pipeline.watch import Watched
     from underlay.telemetry.events import Usage
 
@@ -20,14 +20,17 @@ _BYPASS = CacheResult.BYPASS
 _ALONE = BatchMode.ALONE
 
 
-class Call(Lead, Lone):
+class Call(Lead):
     """Ends once, with its reader. Times are seconds on the runtime's clock. `stream`: its answer is one, or
     while there is none was asked for as one. `saved` is what its own request would have cost, for a call
     that read another's answer.
 
     It is also what flights and windows keep of it while it is under way: an object of their own for each
-    would cost more than all else that they do for a call that meets nobody.
+    would cost as much as all else that they do for a call that meets nobody. `lane` is where it is in flight
+    while it goes alone, until it lands.
     """
+
+    lane: Lane | Released | None = None
 
     def __init__(self, watched: Watched, started: float) -> None:
         self.watched = watched

@@ -130,7 +130,8 @@ def _stop_following(flow: Flow, lead: Lead) -> None:
 def _limit(flow: Flow, lead: Lead) -> float:
     read = flow.ports.timeouts.read
     assert flow.since is not None  # noqa: S101 who follows has a beginning
-    return max(flow.since, lead.alive()) + (flow.engine.settings.coalesce.wait_timeout if read is None else read)
+    patience = flow.engine.settings.coalesce.wait_timeout if read is None else read
+    return max(flow.since, lead.alive()) + patience
 
 
 def _impatient(lead: Lead, error: Exception, mine: Timeouts) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from underlay.pipeline.ports import Exchange, Ports, Upstream
     from underlay.pipeline.reader import Reader
     from underlay.pipeline.recognise import Asked
-    from underlay.pipeline.windows import Seat
+    from underlay.pipeline.windows import Place
 
 __all__ = ["PROCEED", "Flow", "Join", "Proceed", "Reply", "Step", "Wait"]
 
@@ -107,5 +107,5 @@ class Flow:
         self.lead: Lead | None = None
         self.following: Lead | None = None
         self.elsewhere: object | None = None
-        self.seat: Seat | None = None
+        self.seat: Place | Call | None = None
         self.singles: Mapping[int, Found] = {}

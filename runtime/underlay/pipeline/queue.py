@@ -10,12 +10,12 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
-from underlay.core.batching import Rule
+from underlay.core.batching import Released, Rule
 from underlay.core.key import scope_of, sort_headers
 from underlay.pipeline.fill import filled
 from underlay.pipeline.flow import PROCEED, Wait
 from underlay.pipeline.merge import batched, dispatch, own_place, resolved, told
-from underlay.pipeline.windows import Place, Released, Waiting
+from underlay.pipeline.windows import Place, Waiting
 from underlay.settings import Mode
 from underlay.telemetry.attributes import BatchMode, BatchTrigger
 from underlay.telemetry.events import Batched, BatchEnded

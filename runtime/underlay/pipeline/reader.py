@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from underlay.pipeline.engine import Engine
     from underlay.pipeline.flights import Lead
     from underlay.pipeline.ports import Mishap, Ports, Upstream
-    from underlay.pipeline.windows import Lone
     from underlay.telemetry.events import Usage
 
 __all__ = ["Body", "Reader"]
@@ -74,7 +73,7 @@ class Body:
         self.error_type = ""
         self.spent: tuple[float | None, Usage | None] | None = None
         self.lead: Lead | None = None
-        self.seat: Lone | None = None
+        self.seat: Call | None = None
         self.stop: Callable[[], object] = _nothing
         self._attempt = attempt
         self._engine = engine

@@ -29,11 +29,8 @@ __all__ = [
     "Apart",
     "Departure",
     "Failed",
-    "Lone",
     "Place",
     "Refused",
-    "Released",
-    "Seat",
     "Shares",
     "Waiting",
     "Windows",
@@ -116,26 +113,6 @@ class Departure:
         return self.sender
 
 
-class Released:
-    """The lane of a call of a released window: that was counted, and is over. It learns what the call took."""
-
-    __slots__ = ("_lane",)
-
-    def __init__(self, lane: Lane) -> None:
-        self._lane = lane
-
-    def ended(self, _: float, latency: float | None) -> None:
-        """The call is over."""
-        if latency is not None:
-            self._lane.took(latency)
-
-
-class Lone:
-    """A call that goes by itself: what a call is besides, and in flight in its `lane` until it lands."""
-
-    lane: Lane | Released | None = None
-
-
 class Place(Member):
     """A call's place in a window that collects (`window`), and in one that left (`departure`): its `number`
     among those that were sent together."""
@@ -158,10 +135,6 @@ class Place(Member):
         self.window = self.departure = None
 
 
-Seat = Place | Lone
-"""What a call has here until it ends."""
-
-
 @record(frozen=True, slots=True)
 class Waiting:
     """The window still collects, or another member sends: wait on this, at most until then."""
@@ -179,19 +152,19 @@ class Windows:
         self._names: dict[Hashable, Name] = {}  # of each lane's provider and model
         self._most = _LANES  # lanes from which idle ones are looked for
 
-    def go_alone(self, lone: Lone, key: Hashable) -> bool:
+    def go_alone(self, call: Call, key: Hashable) -> bool:
         """Let a call go at once, where its lane says so without knowing more of it. False: it has to
         `enter`."""
         with self._lock:
-            lane = lone.lane = self._lanes.get(key)  # first: who is interrupted here is counted out
+            lane = call.lane = self._lanes.get(key)  # first: who is interrupted here is counted out
             if lane is None:
                 return False
             if lane.go_alone():
                 return True
-            lone.lane = None
+            call.lane = None
             return False
 
-    def enter(self, place: Place, key: Hashable, rule: Rule, name: Name) -> Lone | None:
+    def enter(self, place: Place, key: Hashable, rule: Rule, name: Name) -> Call | None:
         """Give a call its place in a window, unless it is one that goes alone."""
         leaving = None
         with self._lock:
@@ -252,13 +225,13 @@ class Windows:
             departure.outcome = Apart()
         _go(departure)
 
-    def landed(self, lone: Lone, now: float, latency: float | None) -> None:
+    def landed(self, call: Call, now: float, latency: float | None) -> None:
         """A call that went alone is over, after `latency` seconds where it was answered. Once."""
         with self._lock:
-            lane = lone.lane
+            lane = call.lane
             if lane is None:
                 return
-            lone.lane = None
+            call.lane = None
             closed = lane.ended(now, latency)
             if closed is None:
                 return
@@ -266,10 +239,10 @@ class Windows:
             leaving = _depart(lane, closed, now)
         _wake(leaving)
 
-    def leave(self, seat: Seat, now: float, *, fault: bool) -> None:
+    def leave(self, seat: Place | Call, now: float, *, fault: bool) -> None:
         """The call ended in its window, or before its own request left. The next living member sends in its
         place; after a fault of ours, each by itself."""
-        if isinstance(seat, Lone):
+        if not isinstance(seat, Place):
             self.landed(seat, now, None)
             return
         heir = None
@@ -283,9 +256,8 @@ class Windows:
                 if departure.outcome is None and not fault:
                     heir = departure.inherit()
         if departure is None:
-            lone = Lone()
-            lone.lane = seat.lane
-            self.landed(lone, now, None)  # interrupted on its way in
+            seat.call.lane = seat.lane
+            self.landed(seat.call, now, None)  # interrupted on its way in
         elif departure.outcome is not None:
             _go(departure)  # interrupted before it could
         elif heir is not None:

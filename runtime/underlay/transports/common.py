@@ -140,8 +140,8 @@ class BasePorts:
     def patient(self) -> bool:
         return self._home.patient()
 
-    def inside(self, ports: Ports) -> bool:  # noqa: ARG002 what a client sends has no inside
-        return False
+    def inside(self, ports: Ports) -> bool:
+        return False  # what a client sends runs nothing of the app's that could ask through here
 
     @property
     def _store(self) -> Store[Entry]:
