@@ -36,6 +36,16 @@ def enter(flights: Flights, caller: Caller) -> tuple[Lead, bool]:
     return lead, lead is call
 
 
+def contended(lead: Lead) -> bool:
+    """Whether it has met another home."""
+    return lead.company is not None and lead.company.contended
+
+
+def waiting(lead: Lead) -> object:
+    """Who waits for its head."""
+    return lead.company.waiting if lead.company is not None else None
+
+
 def chained(flights: Flights) -> dict[bytes, list[Lead]]:
     """The leads of each key, in the order in which they came."""
     return {key: list(_chain(first)) for key, first in flights._leads.items()}

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from lead_lab import KEY, Caller, Lends, enter, keep
+from lead_lab import KEY, Caller, Lends, contended, enter, keep
 
 from underlay import Runtime
 from underlay.pipeline.flights import Fate, Flights
@@ -49,10 +49,10 @@ def test_only_who_finds_another_home_is_contended() -> None:
     contended."""
     flights = Flights()
     first, leads = enter(flights, Caller("a"))
-    assert (leads, first.contended) == (True, False)
+    assert (leads, contended(first)) == (True, False)
     assert enter(flights, Caller("a")) == (first, False)
     other, leads = enter(flights, Caller("b"))
-    assert (leads, other.contended, first.contended) == (True, True, False)
+    assert (leads, contended(other), contended(first)) == (True, True, False)
     assert flights.rival(other) is first
 
 
@@ -66,7 +66,7 @@ def test_none_is_taken_for_who_waits_for_one() -> None:
     third, _ = enter(flights, Caller("c"))
     assert flights.rival(third) is None
     assert flights.rival(second) is None
-    assert [lead.contended for lead in (first, second, third)] == [False, True, True]
+    assert [contended(lead) for lead in (first, second, third)] == [False, True, True]
 
 
 def test_in_a_shared_store_every_lead_sees_to_its_own_lease() -> None:
@@ -82,7 +82,7 @@ def test_a_lease_is_lent_once_and_to_nobody_who_has_ended() -> None:
     flights, given_back = Flights(), []
     lead, _ = enter(flights, Caller("a"))
     assert flights.lend(lead, 7, 30.0)
-    assert (lead.token, lead.renew_at) == (7, 30.0)
+    assert (lead.token, flights.meet(lead).renew_at) == (7, 30.0)
     assert not flights.lend(lead, 8, 40.0)
     flights.landed(lead, Lends(lambda key, token: given_back.append((key, token))), 0)
     assert given_back == [(KEY, 7)]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lead_lab import KEY, Caller, chained, enter, keep
+from lead_lab import KEY, Caller, chained, contended, enter, keep, waiting
 
 from underlay.pipeline.flights import Fate, Flights, Lead
 
@@ -43,7 +43,7 @@ def test_who_stands_at_the_lock_while_the_only_lead_ends_leads() -> None:
     first, _ = enter(flights, Caller("a"))
     AtTheLock(flights, lambda: flights.landed(first, keep, 0))
     second, leads = enter(flights, Caller("b"))
-    assert (leads, second.contended, chained(flights)) == (True, False, {KEY: [second]})
+    assert (leads, contended(second), chained(flights)) == (True, False, {KEY: [second]})
 
 
 def test_who_stands_at_the_lock_while_the_lead_changes_meets_the_new_one() -> None:
@@ -57,7 +57,7 @@ def test_who_stands_at_the_lock_while_the_lead_changes_meets_the_new_one() -> No
 
     AtTheLock(flights, change)
     second, leads = enter(flights, Caller("c"))
-    assert (leads, second.contended, chained(flights)) == (True, True, {KEY: [*new, second]})
+    assert (leads, contended(second), chained(flights)) == (True, True, {KEY: [*new, second]})
     AtTheLock(flights, lambda: flights.landed(second, keep, 0))
     assert enter(flights, Caller("b")) == (new[0], False)
     assert chained(flights) == {KEY: new}
@@ -116,7 +116,7 @@ def test_there_is_one_lead_of_a_home_until_it_ends(steps: list[tuple[str, int]])
             expected = [other for other in there if other.ports.home == home]
             assert (lead if not mine else None) == (expected[0] if expected else None)
             if mine:
-                assert lead.contended == bool(there)
+                assert contended(lead) == bool(there)
                 there.append(lead)
                 known.append(lead)
         elif known:
@@ -187,7 +187,7 @@ def test_who_waits_is_counted_and_woken() -> None:
     waiters = [flights.wait(lead, caller) for caller in callers]  # type: ignore[arg-type]
     flights.answered(lead, body)
     assert [caller.woken for caller in callers] == [[waiter] for waiter in waiters]
-    assert (body.expected, lead.waiting, lead.outcome) == (2, None, body)
+    assert (body.expected, waiting(lead), lead.outcome) == (2, None, body)
 
 
 class Seen(Lead):
@@ -221,7 +221,7 @@ def test_nobody_waits_for_a_head_that_has_come(moment: str) -> None:
     flights.answered(lead, body)
     (waiter,) = got
     assert lead.outcome is body
-    assert not lead.waiting
+    assert not waiting(lead)
     if moment == "before":
         assert (late.woken, body.expected) == ([waiter], 1)
     else:
@@ -239,7 +239,7 @@ def test_a_head_that_comes_while_somebody_takes_its_place_is_found() -> None:
 
     late.waiter = waiter  # type: ignore[method-assign]
     assert flights.wait(lead, late) is None  # type: ignore[arg-type]
-    assert (lead.outcome, lead.waiting, body.expected) == (body, {}, 0)
+    assert (lead.outcome, waiting(lead), body.expected) == (body, {}, 0)
 
 
 def test_who_leaves_as_the_head_comes_is_not_expected() -> None:

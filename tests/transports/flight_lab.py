@@ -180,7 +180,7 @@ class Bench(Lab):
     @property
     def followers(self) -> int:
         """How many calls wait for the head of another's."""
-        return sum(len(lead.waiting or ()) for lead in self.leads)
+        return sum(len(lead.company.waiting or ()) if lead.company else 0 for lead in self.leads)
 
     @property
     def bodies(self) -> list[Body]:

@@ -120,7 +120,7 @@ def test_a_hundred_calls_of_five_homes(stream: bool, cache: str, monkeypatch: py
     def arrived() -> bool:
         leads = [lead for first in list(flights._leads.values()) for lead in _chain(first)]
         waiting = sum(len(waiters) for waiters in list(flights._elsewhere.values()))
-        following = sum(len(lead.waiting or ()) for lead in leads)
+        following = sum(len(lead.company.waiting or ()) if lead.company else 0 for lead in leads)
         return following == 95 and (waiting if cache == "on" else head.reached - 1) == 4
 
     lead.run(lambda: lead.until(arrived))

@@ -30,7 +30,19 @@ class Call(Lead):
     while it goes alone, until it lands.
     """
 
-    lane: Lane | Released | None = None
+    __slots__ = (
+        "_chunks",
+        "_ended",
+        "_first",
+        "batch_mode",
+        "error_type",
+        "lane",
+        "result",
+        "saved",
+        "started",
+        "status",
+        "stream",
+    )
 
     def __init__(self, watched: Watched, started: float) -> None:
         self.watched = watched
@@ -45,6 +57,7 @@ class Call(Lead):
         self._first: float | None = None
         self.last = started
         self._ended = False
+        self.lane: Lane | Released | None = None
 
     def chunk(self, now: float) -> None:
         """The reader was given a frame."""

@@ -56,15 +56,17 @@ async def coalesce(flow: Flow) -> Step:
         if lead is call:
             flow.lead = call
             if flow.since is not None:
-                call.seen = flow.ports.now()  # who has waited for another begins now
+                call.last = flow.ports.now()  # who has waited for another begins now
         # An answer may have landed between the look into the store and this.
         if flow.looked != flights.landings and (reply := await _landed(flow)) is not None:
             return reply
         if lead is not call and (step := _follow(flow, lead)) is not None:
             return step
     # In the store of this process a lease is needed only where two homes meet: whoever comes second takes it.
-    lead = flow.lead
-    return await _lease(flow, lead) if flights.shared or (lead.met and lead.contended) else PROCEED
+    company = flow.lead.company
+    if flights.shared or (company is not None and company.contended):
+        return await _lease(flow, flow.lead)
+    return PROCEED
 
 
 def _observe(flow: Flow) -> None:
@@ -167,7 +169,7 @@ async def _lease(flow: Flow, lead: Lead) -> Step:
     """Lead in this home; elsewhere somebody may be fetching the same, so take the lease or wait, bounded, for
     the entry."""
     engine, ports = flow.engine, flow.ports
-    if engine.settings.llm_cache.mode is not _ENFORCE or not lead.leases:
+    if engine.settings.llm_cache.mode is not _ENFORCE or not engine.state.flights.meet(lead).leases:
         return PROCEED
     if flow.elsewhere is not None:
         _stop_waiting(flow, lead)
@@ -213,9 +215,8 @@ async def _taken(flow: Flow, lead: Lead, lease: Lease | None, ttl: float) -> Ste
     call looked."""
     if lease is None:
         return PROCEED
-    lead.met = True
-    lead.token = lease.token
-    lead.renew_at = flow.ports.now() + ttl / 2
+    company = flow.engine.state.flights.meet(lead)
+    company.token, company.renew_at = lease.token, flow.ports.now() + ttl / 2
     return await _from_store(flow) or PROCEED
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from underlay.pipeline.ports import Ports, Timeouts
     from underlay.pipeline.watch import Watched
 
-__all__ = ["Fate", "Flights", "Lead"]
+__all__ = ["Company", "Fate", "Flights", "Lead"]
 
 
 class Lender(Protocol):
@@ -52,38 +52,50 @@ Outcome = Fate | Joinable | Exception
 
 # A member is slow to reach through its class (CPython 3.11), and every call asks.
 _SENDING = Fate.SENDING
-_NEVER = math.inf
+
+
+class Company:
+    """What only a lead has that has met others. `seen`: when a frame came, or until when it waits for its
+    turn. `token` is that of its lease, 0 without one. `leases` false: another call of this home has the
+    lease, and nobody waits for a flight that only they may drive. `contended`: others may be fetching the
+    same, in another home or in another process. `beside`: the next lead of the same key."""
+
+    __slots__ = ("beside", "contended", "leases", "renew_at", "seen", "token", "waiting")
+
+    def __init__(self) -> None:
+        self.seen = 0.0
+        self.leases = True
+        self.contended = False
+        self.token = 0
+        self.renew_at = math.inf
+        self.waiting: dict[Ports, object] | None = None
+        self.beside: Lead | None = None
 
 
 class Lead:
     """A call that fetches an answer, as others see it: what a call is besides, once it has entered. `last` is
-    when its reader was given a frame of a stream, its beginning before. `met`: others have come, or may have.
+    when its reader was given a frame of a stream, its beginning before. `company` is None while it is
+    alone, as almost every call is from its beginning to its end: it is made under the lock of the flights,
+    and stays."""
 
-    What follows after that holds of few, is read of those alone, and costs the rest nothing. `seen`: when
-    another frame came, or until when it waits for its turn. `token` is that of its lease, 0 without one.
-    `leases` false: another call of this home has the lease, and nobody waits for a flight that only they may
-    drive. `contended`: others may be fetching the same, in another home or in another process. `beside`: the
-    next lead of the same key."""
+    __slots__ = ("company", "key", "last", "outcome", "ports", "thread", "watched")
 
     watched: Watched
     last: float
     key: bytes
     ports: Ports
     thread: int
-    met: bool
     outcome: Outcome
+    company: Company | None
 
-    seen = 0.0
-    leases = True
-    contended = False
-    token = 0
-    renew_at = math.inf
-    waiting: dict[Ports, object] | None = None
-    beside: Lead | None = None
+    @property
+    def token(self) -> int:
+        """That of its lease, 0 without one."""
+        return 0 if self.company is None else self.company.token
 
     def alive(self) -> float:
         """When it gave its last sign of life, or will have."""
-        return max(self.seen, self.last)
+        return self.last if self.company is None else max(self.company.seen, self.last)
 
     def outlasts(self, mine: Timeouts) -> bool:
         """Whether its read timeout is at least the follower's: a shorter one would end the answer for
@@ -114,7 +126,7 @@ class Flights:
         call.ports = ports
         call.thread = get_ident()
         call.outcome = _SENDING
-        call.met = False
+        call.company = None
         # One step, and never half done: a key that nobody else asks for needs no lock.
         if self._leads.setdefault(key, call) is call:
             return call
@@ -122,25 +134,33 @@ class Flights:
             last = self._leads.setdefault(key, call)
             if last is call:  # those that were there have ended meanwhile
                 return call
-            contended, leases = False, True
+            company = Company()
             for lead in _chain(last):
                 last = lead
                 if lead.ports.home != ports.home:
-                    contended = True
+                    company.contended = True
                 elif lead.outlasts(ports.timeouts):
                     return lead
                 else:
-                    leases = leases and not lead.leases
-            call.contended, call.leases, call.met = contended, leases, True
-            last.beside, last.met = call, True
+                    company.leases = company.leases and not _leases(lead)
+            call.company = company
+            _company(last).beside = call
             return call
+
+    def meet(self, lead: Lead) -> Company:
+        """What the lead has because of others, from now on."""
+        with self._lock:
+            return _company(lead)
 
     def rival(self, mine: Lead) -> Lead | None:
         """The call of another home that fetches the same and has the right to a lease it did not take, for it
         met nobody. One that is contended sees to its own: it may be waiting for it."""
+        if self.shared:
+            return None
         with self._lock:
-            for lead in () if self.shared else _chain(self._leads.get(mine.key)):
-                if lead.ports.home != mine.ports.home and lead.leases and not lead.contended:
+            for lead in _chain(self._leads.get(mine.key)):
+                contended = lead.company is not None and lead.company.contended
+                if lead.ports.home != mine.ports.home and _leases(lead) and not contended:
                     return lead
             return None
 
@@ -149,7 +169,8 @@ class Flights:
         with self._lock:
             if lead.token or lead not in _chain(self._leads.get(lead.key)):
                 return False
-            lead.token, lead.renew_at, lead.met = token, renew_at, True
+            company = _company(lead)
+            company.token, company.renew_at = token, renew_at
             return True
 
     def leads_here(self, key: bytes, home: Hashable) -> bool:
@@ -164,20 +185,21 @@ class Flights:
         """A waiter for the lead's head, or None when it is sending no more."""
         with self._lock:
             waiter = ports.waiter()
-            lead.met = True
-            if lead.waiting is None:
-                lead.waiting = {}
-            lead.waiting[ports] = waiter
+            company = _company(lead)
+            if company.waiting is None:
+                company.waiting = {}
+            company.waiting[ports] = waiter
             # Looked at last: who brings the head says so first, and then looks for those who wait.
             if lead.outcome is _SENDING:
                 return waiter
-            del lead.waiting[ports]
+            del company.waiting[ports]
             return None
 
     def leave(self, lead: Lead, ports: Ports) -> None:
         """Who waited for the lead's head comes no more: its body does not expect them."""
         with self._lock:
-            if lead.waiting is not None and lead.waiting.pop(ports, None) is not None:
+            company = _company(lead)
+            if company.waiting is not None and company.waiting.pop(ports, None) is not None:
                 return
             outcome = lead.outcome
         if not isinstance(outcome, Fate | Exception):
@@ -185,13 +207,15 @@ class Flights:
 
     def held(self, lead: Lead, until: float) -> None:
         """The lead waits for its turn, at most until then: it is alive, and its head is not late."""
-        lead.seen = until
+        with self._lock:
+            _company(lead).seen = until
 
     def sent(self, lead: Lead, now: float) -> None:
         """Its turn has come: from now on its head can be late, so who waits for that looks anew."""
         with self._lock:
-            lead.seen = now
-            waiting = list(lead.waiting.items()) if lead.waiting else ()
+            company = _company(lead)
+            company.seen = now
+            waiting = list(company.waiting.items()) if company.waiting else ()
         _wake(waiting)
 
     def wait_elsewhere(self, key: bytes, ports: Ports) -> object:
@@ -213,10 +237,9 @@ class Flights:
     def answered(self, lead: Lead, body: Joinable) -> None:
         """The head came: the body can be joined, and is told how many will."""
         lead.outcome = body
-        if not lead.met:  # nobody has come, and who comes now finds the body: no lock
+        if lead.company is None:  # nobody has come, and who comes now finds the body: no lock
             return
-        with self._lock:
-            waiting, lead.waiting = lead.waiting, None
+        waiting = self._called(lead)
         if waiting:
             body.expect(len(waiting))  # before the first of them can come
             _wake(waiting.items())
@@ -224,27 +247,36 @@ class Flights:
     def ended(self, lead: Lead, outcome: Fate | Exception, lender: Lender) -> None:
         """The lead ends without a body. Its lease goes back to the lender."""
         self.landed(lead, lender, 0)
-        with self._lock:
-            lead.outcome = outcome
-            waiting, lead.waiting = lead.waiting, None
+        lead.outcome = outcome
+        waiting = self._called(lead)
         if waiting:
             _wake(waiting.items())
+
+    def _called(self, lead: Lead) -> dict[Ports, object] | None:
+        """Those who wait for its head. It is known by now: who comes later finds it."""
+        with self._lock:
+            company = lead.company
+            if company is None:
+                return None
+            waiting, company.waiting = company.waiting, None
+            return waiting
 
     def landed(self, lead: Lead, lender: Lender, stored: int) -> None:
         """The lead's body is over, and its answer was stored (1) or not (0). A lease that the store has not
         ended goes back to the lender."""
         with self._lock:
             self.landings += stored
-            if lead.met or self._leads.get(lead.key) is not lead:
+            company = lead.company
+            if company is not None or self._leads.get(lead.key) is not lead:
                 self._discard(lead)
             else:
                 del self._leads[lead.key]
-            if not (self._elsewhere or lead.met):
+            if not self._elsewhere and company is None:
                 return
             elsewhere = self._elsewhere.pop(lead.key, None)
-        if lead.token:
+        if company is not None and company.token:
             # From now on it can be lent none. Who came to wait before it was free is woken too.
-            token, lead.token = lead.token, 0
+            token, company.token = company.token, 0
             lender.free(lead.key, token)
             with self._lock:
                 elsewhere = [*(elsewhere or ()), *self._elsewhere.pop(lead.key, ())]
@@ -257,25 +289,39 @@ class Flights:
             self._discard(lead)
 
     def _discard(self, lead: Lead) -> None:
+        company = lead.company
+        beside = company.beside if company is not None else None
         first = self._leads.get(lead.key)
         if first is lead:
-            if lead.beside is None:
+            if beside is None:
                 del self._leads[lead.key]
             else:  # in one step: who enters without the lock must find the others
-                self._leads[lead.key] = lead.beside
+                self._leads[lead.key] = beside
         else:
             for other in _chain(first):
-                if other.beside is lead:
-                    other.beside = lead.beside
+                if other.company is not None and other.company.beside is lead:
+                    other.company.beside = beside
                     break
-        lead.beside = None
+        if company is not None:
+            company.beside = None
+
+
+def _company(lead: Lead) -> Company:
+    """What it has because of others. Called under the lock."""
+    if lead.company is None:
+        lead.company = Company()
+    return lead.company
+
+
+def _leases(lead: Lead) -> bool:
+    return lead.company is None or lead.company.leases
 
 
 def _chain(lead: Lead | None) -> Iterator[Lead]:
     """This lead and those beside it, in the order in which they came."""
     while lead is not None:
         yield lead
-        lead = lead.beside
+        lead = lead.company.beside if lead.company is not None else None
 
 
 def _wake(waiting: Iterable[tuple[Ports, object]]) -> None:

@@ -145,7 +145,7 @@ async def _attempt(flow: Flow) -> Reply:
     if lead is not None:
         body.lead = lead
         lead.outcome = body  # and that is all where nobody waits, as for almost every call
-        if lead.met:
+        if lead.company is not None:
             engine.state.flights.answered(lead, body)
     return Reply(upstream.status, upstream.headers, reader, upstream)
 

@@ -130,10 +130,10 @@ class Body:
             return self.flight.over if alone else None
         lead = self.lead  # read once: after the pull another thread may bring the end
         token = 0  # of the lease that is to be renewed
-        if lead is not None and lead.met:
-            lead.seen = now = ports.now()
-            if now >= lead.renew_at:
-                token = lead.token
+        if lead is not None and (company := lead.company) is not None:
+            company.seen = now = ports.now()
+            if now >= company.renew_at:
+                token = company.token
         with self.lock:
             # Who is cancelled as it renews has not had the frame.
             given = self.flight.pulled(data, 0 if token else alone)
@@ -155,7 +155,7 @@ class Body:
         """The answer runs on: so does the right to store it. With the token as it was: without one, a lease
         that has ended meanwhile would be taken anew, and given back by nobody."""
         ttl = self._engine.settings.coalesce.wait_timeout
-        lead.renew_at = ports.now() + ttl / 2
+        self._engine.state.flights.meet(lead).renew_at = ports.now() + ttl / 2
         await ports.lease(lead.key, ttl, token)
 
     def claim(self) -> bool:
@@ -231,11 +231,12 @@ class Body:
 
     async def _keep(self, ports: Ports, entry: Entry) -> bool:
         lead = self.lead
-        token = lead.token if lead is not None and lead.met else 0
+        company = lead.company if lead is not None else None
+        token = company.token if company is not None else 0
         try:
             stored = await ports.store(self._key, entry, token)
-            if stored and token and lead is not None:
-                lead.token = 0  # the lease ended with it
+            if stored and company is not None:
+                company.token = 0  # the lease ended with it
             return stored
         except Exception as error:  # noqa: BLE001 never break the app
             self._engine.faults.report(Stage.RECORD, error)
