@@ -8,6 +8,8 @@ from statistics import median, quantiles
 
 __all__ = ["Spread", "differences", "quotients", "spread"]
 
+_NORMAL = 0.929  # standard error of a median: 1.2533 sigma / sqrt(n), with sigma = quartile distance / 1.349
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:
@@ -19,6 +21,11 @@ class Spread:
     least: float
     most: float
     rounds: int
+
+    @property
+    def error(self) -> float:
+        """The standard error of the median, as if the values were spread normally between the quartiles."""
+        return float(_NORMAL * (self.high - self.low) / self.rounds**0.5)
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -50,6 +50,8 @@ _VECTOR = Reply(
 )
 _WARM = 1100  # calls a client makes before it is timed: the cache is full after a thousand
 _BURST = 20  # calls: short ones, right after each other, because a shared machine's pace drifts
+_ERROR = 0.3  # microseconds: the standard error of a median that is small enough to end
+_LONGEST = 6  # times as many rounds as were asked for, on a machine where it does not get there
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ class Alone:
 
 def alone(rounds: int, *, seed: int, step: Callable[[], None], warm: int = _WARM) -> list[Alone]:
     """Measure every kind in both modes, after `warm` calls of each variant, in `rounds` bursts of each that
-    follow one another. `step` is called after each row."""
+    follow one another, and in more where their neighbours on the machine leave the median uncertain. `step`
+    is called after each row."""
     draw, loop = random.Random(seed), asyncio.new_event_loop()
     measured = []
     try:
@@ -96,13 +99,24 @@ def _spent(
     gc.freeze()
     spent: dict[str, list[float]] = {variant: [] for variant in operations}
     try:
-        for variants in (_PAIR, ("bare",)):  # the bare client is there for its size, and no part of the pair
+        while not _certain(spent, rounds):
             for _ in range(rounds):
-                for variant in draw.sample(variants, len(variants)):
+                for variant in draw.sample(_PAIR, len(_PAIR)):
                     spent[variant].append(_timed(operations[variant]))
+        for _ in range(rounds):  # there for its size, and no part of the pair
+            spent["bare"].append(_timed(operations["bare"]))
     finally:
         gc.unfreeze()
     return spent
+
+
+def _certain(spent: dict[str, list[float]], rounds: int) -> bool:
+    """Whether the median of what was added is known well enough, or cannot be."""
+    done = len(spent["on"])
+    if done == 0:
+        return False
+    added = spread(differences(spent["on"], spent["skeleton"]))
+    return added.error <= _ERROR or done >= rounds * _LONGEST
 
 
 def _timed(operation: Callable[[int], None]) -> float:

@@ -105,7 +105,8 @@ def alone_table(rows: Sequence[Alone]) -> list[str]:
         "## A flight and a window alone",
         "",
         "CPU of the calling thread, microseconds a call, one after the other on a plain httpx2 client. The "
-        "miss without it has `coalesce` and `llm_batch` off. Paired differences, median [quartiles].",
+        "miss without it has `coalesce` and `llm_batch` off. Paired differences, median [quartiles], over "
+        "rounds until the standard error of the median (±) is small, or they are six times as many.",
         "",
         line(head),
         line(["---"] * len(head)),
@@ -113,6 +114,7 @@ def alone_table(rows: Sequence[Alone]) -> list[str]:
     for row in rows:
         noise = row.kind.startswith("nothing")
         spreads = [spread_text(value) for value in (row.bare, row.skeleton, row.added)]
+        spreads[-1] += f" ± {row.added.error:.2f}"
         kept = None if noise else row.added.median <= row.target
         target = "noise" if noise else f"<= {row.target:g}"
         lines.append(line([row.kind, row.mode, *spreads, target, _holds(kept)]))
