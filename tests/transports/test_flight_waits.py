@@ -162,6 +162,33 @@ def test_a_follower_without_a_read_timeout_waits_for_no_head_for_ever(bench: Ben
     assert bench.ends() == [("miss", "complete", "")] * 2
 
 
+def test_who_leads_after_a_wait_begins_then(bench: Bench) -> None:
+    """The leader is given up after 20 of 30 seconds. Of the two that waited for it one leads, and the other's
+    patience begins with that: it does not send for itself after 10."""
+    first, second, third = Gate(), Gate(), Gate(opened=True)
+
+    async def scenario() -> None:
+        answers = [json_answer(before=[gate]) for gate in (first, second, third)]
+        client = bench.serve(answers, coalesce={"wait_timeout": 30})
+        leader = await bench.start(bench.calling(client, stream=False, timeout=reads(bench, None)))
+        await bench.until(lambda: first.reached == 1)
+        for waiting in (1, 2):
+            await bench.start(bench.calling(client, stream=False, timeout=reads(bench, None)))
+            await bench.until(lambda: bench.followers == waiting and bench.clock.waiting == waiting)
+        await passing(bench, 20)
+        await bench.cancel(leader)
+        await bench.until(lambda: second.reached == 1 and bench.followers == 1)
+        await passing(bench, 29)
+        assert third.reached == 0
+        await passing(bench, 1)
+        await bench.until(lambda: third.reached == 1)
+        second.open()
+        await bench.ended()
+
+    bench.run(scenario)
+    bench.check(upstream=3)
+
+
 def test_a_half_read_stream_of_this_thread_holds_no_lease_against_it(bench: Bench) -> None:
     """A thread or task that has half read one answer, and asks again with longer timeouts, leads flights of its own
     one after the other; none waits for the stream that only it would read on."""
