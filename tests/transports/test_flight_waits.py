@@ -172,9 +172,9 @@ def test_who_leads_after_a_wait_begins_then(bench: Bench) -> None:
         client = bench.serve(answers, coalesce={"wait_timeout": 30})
         leader = await bench.start(bench.calling(client, stream=False, timeout=reads(bench, None)))
         await bench.until(lambda: first.reached == 1)
-        for waiting in (1, 2):
+        for _ in range(2):
             await bench.start(bench.calling(client, stream=False, timeout=reads(bench, None)))
-            await bench.until(lambda: bench.followers == waiting and bench.clock.waiting == waiting)
+        await bench.until(lambda: bench.followers == 2 and bench.clock.waiting == 2)
         await passing(bench, 20)
         await bench.cancel(leader)
         await bench.until(lambda: second.reached == 1 and bench.followers == 1)
