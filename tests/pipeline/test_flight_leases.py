@@ -10,6 +10,7 @@ from lead_lab import KEY, Caller, Lends, contended, enter, keep
 
 from underlay import Runtime
 from underlay.pipeline.flights import Fate, Flights
+from underlay.pipeline.ports import Timeouts
 from underlay.stores.memory import MemoryStore
 from underlay.stores.store import Held, Lease
 from underlay.testing import FakeClock
@@ -67,6 +68,19 @@ def test_none_is_taken_for_who_waits_for_one() -> None:
     assert flights.rival(third) is None
     assert flights.rival(second) is None
     assert [contended(lead) for lead in (first, second, third)] == [False, True, True]
+
+
+def test_who_leads_in_anothers_place_has_no_right_to_a_lease() -> None:
+    """A home has one lease of a key at most: nobody waits for a flight that only they may drive. When who had the
+    right has ended, the next to lead has it."""
+    flights, hurried, brief = Flights(), Caller("a"), Caller("a")
+    hurried.timeouts, brief.timeouts = Timeouts(read=1.0), Timeouts(read=5.0)
+    first, _ = enter(flights, hurried)
+    second, leads = enter(flights, brief)
+    assert (leads, flights.meet(first).leases, flights.meet(second).leases) == (True, True, False)
+    flights.landed(first, keep, 0)
+    third, leads = enter(flights, Caller("a"))
+    assert (leads, flights.meet(third).leases) == (True, True)
 
 
 def test_in_a_shared_store_every_lead_sees_to_its_own_lease() -> None:
