@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 from replies import CHAT
-from transport_lab import CHAT_ASK, KEY, Lab
-from wire_lab import PATIENCE, REPLY, Act, Peer, Server, answering, client, serving, until
+from transport_lab import CHAT_ASK, EMBEDDINGS, KEY, Lab, dumped
+from wire_lab import PATIENCE, REPLY, Act, Peer, Server, answering, client, replied, serving, until
 
 from underlay import Runtime
 from underlay.pipeline.gate import Gate
+from underlay.pipeline.windows import Windows
 from underlay.telemetry.events import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Paced
 from underlay.telemetry.listener import QuietHandle
 from underlay.testing import Recorder
@@ -55,9 +56,9 @@ class Lane(Lab):
 
     gate: Looked
 
-    def real(self, **options: Any) -> Any:
+    def real(self, *, windows: str = "off", **options: Any) -> Any:
         """A client over the family's own transport over underlay; its runtime has a gate that can be looked at."""
-        self.setup([], hosts=HOSTS, llm_batch={"mode": "off"})
+        self.setup([], hosts=HOSTS, llm_batch={"mode": windows})
         self.gate = self.runtime.engine.state.pacing.gate = Looked()
         self.own = client(f"sync-{self.family}", wired=False, **options)._transport
         return self.client(self.own, trust_env=False, timeout=PATIENCE)
@@ -143,6 +144,28 @@ def test_who_is_inside_holds_up_who_comes_next(lane: Lane) -> None:
             lane.gate.leave()
             assert call.result().json() == CHAT
             assert lane.recorder.calls[-1].of(Paced) == told
+
+
+def test_a_window_learns_no_wait_for_the_gate(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a lane learns of its provider's latency begins when the request leaves."""
+    learned: list[tuple[float, float | None]] = []
+    landed = Windows.landed
+
+    def listen(self: Windows, call: Any, now: float, latency: float | None) -> None:
+        learned.append((now - call.started, latency))
+        landed(self, call, now, latency)
+
+    monkeypatch.setattr(Windows, "landed", listen)
+    with serving(answering(replied(dumped(EMBEDDINGS)))) as server:
+        given = lane.real(windows="enforce")
+        lane.gate.enter()
+        ask = {"model": "text-embedding-3-small", "input": "Hi"}
+        call = Beside(lambda: given.post(f"{server.url}v1/embeddings", json=ask, headers=KEY))
+        assert lane.gate.asked.wait(PATIENCE)
+        lane.clock.advance(0.5)
+        lane.gate.leave()
+        assert call.result().status_code == 200
+    assert learned == [(0.5, 0.0)]
 
 
 def test_who_waited_and_finds_no_room_in_the_pool_is_not_inside(lane: Lane) -> None:

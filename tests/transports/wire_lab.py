@@ -28,10 +28,15 @@ from underlay.transports.wire import wire
 PATIENCE = 15.0  # seconds of real time after which a test that hangs fails
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 ANSWER = dumped(CHAT)
-REPLY = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (
-    len(ANSWER),
-    ANSWER,
-)
+_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+
+
+def replied(body: bytes) -> bytes:
+    """A reply of JSON, as it is on the wire."""
+    return _HEAD % len(body) + body
+
+
+REPLY = replied(ANSWER)
 LARGE = 1 << 24  # bytes: more than the kernel takes while nobody reads
 LONG = 1 << 22  # bytes: more than it takes at once
 
