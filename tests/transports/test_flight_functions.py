@@ -9,6 +9,8 @@ import pytest
 from flight_lab import Bench, bench_for
 from flight_provider import Gate, run_now
 
+from underlay.transports import function as functions
+
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'httpx._client:ResourceWarning")
 
 GIVEN_UP = {"sync": "KeyboardInterrupt", "asyncio": "CancelledError", "trio": "Cancelled"}
@@ -186,7 +188,8 @@ def test_a_function_that_runs_for_longer_than_anybody_waits(bench: Bench) -> Non
 
 
 def test_a_function_that_calls_itself_does_not_wait_for_itself(bench: Bench) -> None:
-    """What a protected function asks is part of its own call, the very same call included."""
+    """What a protected function asks is part of its own call, the very same call included. It is part of nothing
+    afterwards."""
     depth: list[int] = []
     bench.setup([])
 
@@ -206,5 +209,6 @@ def test_a_function_that_calls_itself_does_not_wait_for_itself(bench: Bench) -> 
     async def scenario() -> None:
         value = protected("a")
         assert (value if bench.kind == "sync" else await value) == 3
+        assert functions._running.get() == ()
 
     bench.run(scenario)
