@@ -55,6 +55,28 @@ def test_a_follower_needs_nothing_of_its_leader(bench: Bench, read: int) -> None
     assert bench.ends() == [("miss", "complete", ""), ("coalesced", "complete", "")]
 
 
+def test_a_lead_that_reads_no_more_is_alive_while_others_read(bench: Bench) -> None:
+    """Calls of other homes wait for as long as frames come, whoever has them come."""
+
+    async def scenario() -> None:
+        client = bench.serve([stream_answer(*ALL)])
+        _, leading = await opened(bench, client)
+        (lead,) = bench.leads
+        begun = lead.alive()
+        bench.clock.advance(1)
+        await leading.next()
+        assert lead.alive() == begun + 1
+        _, following = await opened(bench, client)
+        bench.clock.advance(2)
+        assert [await following.next() for _ in range(2)] == ALL[:2]
+        assert lead.alive() == begun + 3
+        await leading.rest()
+        await following.rest()
+
+    bench.run(scenario)
+    bench.check(upstream=1)
+
+
 def test_a_leader_that_reads_ahead_keeps_no_frame_from_who_waited(bench: Bench) -> None:
     """Followers that waited for the head get the frames that are there while the leader, ahead of them, already waits
     for the next one: they do not wait for it too."""

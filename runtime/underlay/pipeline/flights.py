@@ -55,10 +55,10 @@ _SENDING = Fate.SENDING
 
 
 class Company:
-    """What only a lead has that has met others. `seen`: when a frame came, or until when it waits for its
-    turn. `token` is that of its lease, 0 without one. `leases` false: another call of this home has the
-    lease, and nobody waits for a flight that only they may drive. `contended`: others may be fetching the
-    same, in another home or in another process. `beside`: the next lead of the same key."""
+    """What only a lead has that has met others. `seen`: when a frame came, whoever had it come, or until when
+    it waits for its turn. `token` is that of its lease, 0 without one. `leases` false: another call of this
+    home has the lease, and nobody waits for a flight that only they may drive. `contended`: others may be
+    fetching the same, in another home or in another process. `beside`: the next lead of the same key."""
 
     __slots__ = ("beside", "contended", "leases", "renew_at", "seen", "token", "waiting")
 
@@ -140,6 +140,7 @@ class Flights:
                 if lead.ports.home != ports.home:
                     company.contended = True
                 elif lead.outlasts(ports.timeouts):
+                    _company(lead)  # from now on others may have its frames come
                     return lead
                 else:
                     company.leases = company.leases and not _leases(lead)
