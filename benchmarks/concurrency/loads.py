@@ -89,13 +89,13 @@ CASES = _cases(
             "embedding": {1: 3, 10: 5, 100: 5, 500: 5, 1000: 2},
             "chat": {1: 7, 10: 9, 100: 41, 1000: 4},  # a hundred take half a second, and differ by a tenth
             "same-chat": _SAME,
-            "same-stream": _SAME,
+            "same-stream": {**_SAME, 100: 9},  # the last of a hundred differs from round to round
         },
         "threads": {
             "embedding": {1: 3, 10: 3, 100: 3, 500: 3, 1000: 1},
             "chat": {1: 5, 10: 5, 100: 41, 1000: 6},
             "same-chat": _SAME,
-            "same-stream": _SAME,
+            "same-stream": {**_SAME, 100: 9},  # the last of a hundred differs from round to round
         },
     }
 )
