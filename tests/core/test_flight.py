@@ -7,14 +7,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from underlay.core.flight import WAIT, Flight, Frame, LagError, Over, Pull
+from underlay.core.flight import GIVE_WAY, WAIT, Flight, Frame, LagError, Over, Pull
 from underlay.telemetry.attributes import Ending
+
+FOLLOWERS = ["a", "b", "c"]
 
 
 class Readers(RuleBasedStateMachine):
     """The model is the list of all frames ever pulled, every reader's place in it, and who pulls."""
 
-    @initialize(cap=st.integers(0, 6))
+    @initialize(cap=st.integers(0, 6) | st.just(60))
     def start(self, cap: int) -> None:
         """A flight that has just begun."""
         self.flight = Flight(cap)
@@ -27,23 +29,22 @@ class Readers(RuleBasedStateMachine):
         self.over: Over | None = None
         self.small = True  # the body never held more than the cap
         self.left = False  # given up by its last reader
-        self.coming = 0
+        self.coming: set[str] = set()
 
-    @rule(waited=st.booleans())
-    def join(self, waited: bool) -> None:
+    @rule(follower=st.sampled_from(FOLLOWERS) | st.none())
+    def join(self, follower: str | None) -> None:
         """A reader comes: only while it could have every frame, and the body has neither failed nor been given
-        up. One that has waited for the head shares a failure."""
+        up. One that follows shares a failure, and is expected to have something soon."""
         open_ = self.small and (not self.left if self.over is None else self.over.ending is Ending.COMPLETE)
         assert self.flight.joinable is open_
-        if open_ or (waited and self.small and self.over is not None and not self.over.given_up):
-            number = self.flight.join(waited=waited)
-            if waited:
-                self.coming = max(0, self.coming - 1)
+        if open_ or (follower and self.small and self.over is not None and not self.over.given_up):
+            number = self.flight.join(follower)
+            self.coming |= {follower} if follower else set()
             assert number not in self.places
             self.places[number] = 0
         else:
             with pytest.raises(ValueError, match="cannot be joined"):
-                self.flight.join(waited=waited)
+                self.flight.join(follower)
 
     @precondition(lambda self: self.places)
     @rule(data=st.data())
@@ -66,6 +67,13 @@ class Readers(RuleBasedStateMachine):
             assert step is WAIT
         elif place == 0 and self.over is not None and self.over.given_up:
             assert step == self.over
+        elif (
+            reader > 1
+            and place >= 4
+            and self.courteous
+            and place >= len(self.body) - len(self.flight._frames)
+        ):
+            assert step is GIVE_WAY
         elif place < len(self.body):
             assert step == Frame(self.body[place])
             self.places[reader] = place + 1
@@ -74,7 +82,7 @@ class Readers(RuleBasedStateMachine):
         elif self.pulling:
             assert step is WAIT
         else:
-            shared = len(self.places) > 1 or self.coming > 0
+            shared = len(self.places) > 1 or bool(self.coming)
             assert step == Pull(shared=shared)
             self.pulling = True
             self.alone = 0 if shared else reader
@@ -94,11 +102,28 @@ class Readers(RuleBasedStateMachine):
         self.body.append(frame)
         self.small = self.small and sum(map(len, self.body)) <= self.cap
 
-    @rule(readers=st.integers(1, 2))
-    def expect(self, readers: int) -> None:
+    @rule(followers=st.sets(st.sampled_from(FOLLOWERS)))
+    def expect(self, followers: set[str]) -> None:
         """Readers that wait for the head are on their way."""
-        self.flight.expect(readers)
-        self.coming += readers
+        self.flight.expect(followers)
+        self.coming |= followers
+
+    @rule(follower=st.sampled_from(FOLLOWERS))
+    def arrived(self, follower: str) -> None:
+        """One of them has something, or does not come; said twice is no harm."""
+        self.flight.arrived(follower)
+        self.coming -= {follower}
+
+    @rule()
+    def hurry(self) -> None:
+        """Whoever gives way has done so for long enough."""
+        self.flight.hurry()
+        self.coming = set()
+
+    @property
+    def courteous(self) -> bool:
+        """Others are on their way, and no more than half of what may be held is."""
+        return bool(self.coming) and 2 * self.flight.held <= self.cap
 
     @rule(ending=st.sampled_from(list(Ending)), failed=st.booleans())
     def end(self, ending: Ending, failed: bool) -> None:
@@ -151,6 +176,7 @@ class Readers(RuleBasedStateMachine):
         flight = self.flight
         assert flight.readers == len(self.places)
         assert flight.over == self.over
+        assert flight.courteous is self.courteous
         assert flight.deserted is (not self.places and self.over is None)
         assert flight.frames() == (tuple(self.body) if self.small else None)
         held = sum(map(len, flight._frames))
@@ -244,18 +270,86 @@ def test_who_is_expected_need_not_wait_for_a_lone_pull() -> None:
     given the frames that are there. Once they have come and gone, it pulls alone again."""
     flight = Flight(100)
     ahead = flight.join()
-    flight.expect(2)
+    flight.expect("ab")
     assert flight.step(ahead) == Pull(shared=True)
     flight.pulled(b"a")
     assert flight.step(ahead) == Frame(b"a")
     assert flight.step(ahead) == Pull(shared=True)
-    late = [flight.join(waited=True) for _ in range(2)]
-    assert [flight.step(each) for each in late] == [Frame(b"a")] * 2
-    for each in late:
+    late = {name: flight.join(name) for name in "ab"}
+    assert [flight.step(each) for each in late.values()] == [Frame(b"a")] * 2
+    for name, each in late.items():
+        flight.arrived(name)
         flight.leave(each)
     flight.pulled(b"b")
     assert flight.step(ahead) == Frame(b"b")
     assert flight.step(ahead) == Pull(shared=False)
+
+
+def steps(flight: Flight, reader: int, count: int) -> list[object]:
+    """What this reader is told, so many times."""
+    return [flight.step(reader) for _ in range(count)]
+
+
+BODY = [b"%d" % number for number in range(6)]
+
+
+@pytest.mark.parametrize("last", ["arrives", "does not come", "is waited for no more"])
+def test_who_has_had_the_beginning_gives_way_to_who_had_nothing(last: str) -> None:
+    """A follower is given four frames as it comes, and then nothing until everybody else that waited for the head
+    has had a frame, or is known not to come. Who brought the body never gives way."""
+    flight = filled(100, *BODY)
+    leader = flight.join()
+    flight.expect("abc")
+    readers = {name: flight.join(name) for name in "ab"}
+    for name in readers:
+        assert flight.step(readers[name]) == Frame(BODY[0])
+        flight.arrived(name)
+    assert steps(flight, readers["a"], 5) == [*map(Frame, BODY[1:4]), GIVE_WAY, GIVE_WAY]
+    assert steps(flight, leader, 7) == [*map(Frame, BODY), Pull(shared=True)]
+    if last == "arrives":
+        late = flight.join("c")
+        assert flight.step(readers["a"]) is GIVE_WAY
+        assert flight.step(late) == Frame(BODY[0])
+    if last == "is waited for no more":
+        flight.hurry()
+    else:
+        flight.arrived("c")
+    assert not flight.courteous
+    assert steps(flight, readers["a"], 3) == [*map(Frame, BODY[4:]), WAIT]
+
+
+def test_who_comes_after_the_head_is_let_by_as_well() -> None:
+    """Nobody expected it: it says itself that it follows."""
+    flight = filled(100, *BODY)
+    flight.join()
+    first = flight.join("a")
+    flight.step(first)
+    flight.arrived("a")
+    steps(flight, first, 3)
+    late = flight.join("b")
+    assert flight.step(first) is GIVE_WAY
+    flight.leave(late)
+    flight.arrived("b")
+    assert flight.step(first) == Frame(BODY[4])
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_who_gives_way_is_not_cut_off_for_it(over: bool) -> None:
+    """A reader that lags by more than the cap is cut off: a follower goes on when half of it is held."""
+    flight = filled(12, *BODY)
+    leader, first = flight.join(), flight.join("a")
+    flight.expect("b")
+    flight.arrived("a")
+    steps(flight, first, 4)
+    assert flight.step(first) is GIVE_WAY
+    if over:
+        flight.end(Ending.COMPLETE)
+        assert flight.step(first) is GIVE_WAY  # what is left is there already, and as long as before
+    else:
+        steps(flight, leader, 7)
+        flight.pulled(b"6")
+        assert not flight.courteous
+        assert steps(flight, first, 3) == [*map(Frame, [*BODY[4:], b"6"])]
 
 
 @pytest.mark.parametrize("ending", [Ending.CANCELLED, Ending.CLOSED, Ending.DROPPED])
@@ -305,13 +399,13 @@ def test_who_waited_for_the_head_shares_a_failure(ending: Ending) -> None:
     flight = filled(100, b"a")
     error = OSError("cut")
     flight.end(ending, error)
-    late = flight.join(waited=True)
+    late = flight.join("late")
     assert flight.step(late) == Frame(b"a")
     assert flight.step(late) == Over(ending, error)
     left = filled(100, b"a")
     left.end(Ending.CANCELLED)
     with pytest.raises(ValueError, match="cannot be joined"):
-        left.join(waited=True)
+        left.join("late")
 
 
 def test_the_last_to_leave_closes_and_a_puller_looks_again() -> None:

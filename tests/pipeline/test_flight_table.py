@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -171,23 +171,26 @@ def test_threads_never_lead_the_same_key_of_a_home_at_once() -> None:
 
 
 class Body:
-    """A body that is told how many will join."""
+    """A body that is told who will join."""
 
     def __init__(self) -> None:
-        self.expected = 0
+        self.expected: list[object] = []
 
-    def expect(self, readers: int) -> None:
-        self.expected += readers
+    def expect(self, followers: Iterable[object]) -> None:
+        self.expected += followers
+
+    def arrived(self, follower: object) -> None:
+        self.expected.remove(follower)
 
 
-def test_who_waits_is_counted_and_woken() -> None:
+def test_who_waits_is_expected_and_woken() -> None:
     """The head comes after them."""
     flights, body, callers = Flights(), Body(), [Caller("a"), Caller("a")]
     lead, _ = enter(flights, Caller("a"))
     waiters = [flights.wait(lead, caller) for caller in callers]  # type: ignore[arg-type]
     flights.answered(lead, body)
     assert [caller.woken for caller in callers] == [[waiter] for waiter in waiters]
-    assert (body.expected, waiting(lead), lead.outcome) == (2, None, body)
+    assert (body.expected, waiting(lead), lead.outcome) == (callers, None, body)
 
 
 class Seen(Lead):
@@ -223,9 +226,9 @@ def test_nobody_waits_for_a_head_that_has_come(moment: str) -> None:
     assert lead.outcome is body
     assert not waiting(lead)
     if moment == "before":
-        assert (late.woken, body.expected) == ([waiter], 1)
+        assert (late.woken, body.expected) == ([waiter], [late])
     else:
-        assert (waiter, late.woken, body.expected) == (None, [], 0)
+        assert (waiter, late.woken, body.expected) == (None, [], [])
 
 
 def test_a_head_that_comes_while_somebody_takes_its_place_is_found() -> None:
@@ -239,7 +242,7 @@ def test_a_head_that_comes_while_somebody_takes_its_place_is_found() -> None:
 
     late.waiter = waiter  # type: ignore[method-assign]
     assert flights.wait(lead, late) is None  # type: ignore[arg-type]
-    assert (lead.outcome, waiting(lead), body.expected) == (body, {}, 0)
+    assert (lead.outcome, waiting(lead), body.expected) == (body, {}, [])
 
 
 def test_who_leaves_as_the_head_comes_is_not_expected() -> None:
@@ -250,7 +253,7 @@ def test_who_leaves_as_the_head_comes_is_not_expected() -> None:
     assert flights.wait(lead, late) is not None  # type: ignore[arg-type]
     lead.after = lambda: flights.leave(lead, late)  # type: ignore[arg-type]
     flights.answered(lead, body)
-    assert (late.woken, body.expected) == ([], 0)
+    assert (late.woken, body.expected) == ([], [])
 
 
 @pytest.mark.usefixtures("restless")
@@ -288,5 +291,6 @@ def test_threads_that_wait_for_a_head_are_all_woken_or_find_it() -> None:
         thread.join(PATIENCE)
     assert not any(thread.is_alive() for thread in threads)
     assert [len(caller.woken) for caller in callers] == [1] * len(callers)
-    assert sum(body.expected for body in bodies) == waited[True]
+    assert {caller for body in bodies for caller in body.expected} == set(callers)
+    assert len(callers) == waited[True]
     assert waited.total() == 4000

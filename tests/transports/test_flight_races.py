@@ -123,7 +123,7 @@ def test_who_gave_up_is_not_expected(way: str, leaves: str, monkeypatch: pytest.
             await bench.cancel(follower)
         await bench.ended()
         assert leader.frames == ALL
-        assert lead.outcome.flight._coming == 0
+        assert not lead.outcome.flight._coming
         assert tasks == [] or leaves == "woken, then cancelled"
 
     bench.run(scenario)

@@ -51,7 +51,9 @@ class Plan:
         if self.kind == "json":
             whole = dumped({"id": own, "model": "m", "choices": [{"message": {}, "finish_reason": "stop"}]})
             return [whole[:8], whole[8:]]
-        made = [chunks([{**chunk, "id": own}], done=False) for chunk in CHAT_CHUNKS]
+        head, word, *rest = CHAT_CHUNKS
+        # More than each follower is given before all have something.
+        made = [chunks([{**chunk, "id": own}], done=False) for chunk in (head, *[word] * 5, *rest)]
         return made[:2] if self.kind == "cut" else [*made, b"data: [DONE]\n\n"]
 
     @property

@@ -11,12 +11,27 @@ failed stays failed, and whether an answer is whole is never read off the iterat
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from underlay.records import record
 from underlay.telemetry.attributes import Ending
 
-__all__ = ["WAIT", "Flight", "Frame", "LagError", "LeftError", "Over", "Pull", "ReaderError", "Wait"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "GIVE_WAY",
+    "WAIT",
+    "Flight",
+    "Frame",
+    "GiveWay",
+    "LagError",
+    "LeftError",
+    "Over",
+    "Pull",
+    "ReaderError",
+    "Wait",
+]
 
 
 @record(frozen=True, slots=True)
@@ -42,6 +57,12 @@ class Wait:
 
 
 @record(frozen=True, slots=True)
+class GiveWay:
+    """Others follow too and have had nothing yet, while this reader has had the beginning: they go first, for
+    a moment. Wait to be woken, then ask again."""
+
+
+@record(frozen=True, slots=True)
 class Over:
     """Nothing comes any more. `error` is the exception that ended the body, to be raised to this reader."""
 
@@ -59,9 +80,15 @@ class Over:
 
 _GIVEN_UP: Final = frozenset((Ending.CLOSED, Ending.DROPPED, Ending.CANCELLED))
 WAIT: Final = Wait()
+GIVE_WAY: Final = GiveWay()
 _PULL_ALONE: Final = Pull(shared=False)
 _PULL_SHARED: Final = Pull(shared=True)
 _COMPLETE: Final = Over(Ending.COMPLETE)
+
+_LEADER: Final = 1  # the first reader of a body is who brought it
+# Frames that each follower is given as it comes: the first word of a stream is in OpenAI's second event, in
+# Anthropic's fourth.
+_BEGINNING: Final = 4
 
 
 class Flight:
@@ -94,7 +121,7 @@ class Flight:
         self._next = 0
         self._pulling = False
         self._alone = 0  # the reader that pulls by itself, in its own call
-        self._coming = 0  # readers that are known to be about to join
+        self._coming: set[object] | None = None  # who follows and has had nothing yet
         self._left = False  # nobody reads it any more, and it is about to be closed
         self._over: Over | None = None
 
@@ -133,31 +160,45 @@ class Flight:
         """Every frame from the first, or None when some were dropped."""
         return tuple(self._frames) if self.whole else None
 
-    def expect(self, readers: int) -> None:
-        """So many readers wait for the head and are about to join: from now on pulls are made for all. They
-        would be given nothing while a lone reader, ahead of them, pulls the frame after the next. Less than
-        zero: so many of them do not come."""
-        self._coming = max(0, self._coming + readers)
+    def expect(self, followers: Iterable[object]) -> None:
+        """They wait for the head and are about to join: from now on pulls are made for all. They would be
+        given nothing while a lone reader, ahead of them, pulls the frame after the next."""
+        self._coming = {*(self._coming or ()), *followers}
 
-    def join(self, *, waited: bool = False) -> int:
-        """A new reader, placed before the first frame. Returns its number. `waited`: it has waited for the
-        head, and shares also what went wrong upstream before it came here.
+    def arrived(self, follower: object) -> None:
+        """It has had its first frame, or does not come."""
+        if self._coming:
+            self._coming.discard(follower)
+
+    def hurry(self) -> None:
+        """Nobody gives way any longer to those who are expected by now."""
+        self._coming = None
+
+    @property
+    def courteous(self) -> bool:
+        """Whether followers give way to others of whom it is known that they have had nothing yet, and need
+        only their turn to have it. Never to the point of being cut off as laggards."""
+        return bool(self._coming) and self._held * 2 <= self.cap
+
+    def join(self, follower: object | None = None) -> int:
+        """A new reader, placed before the first frame. Returns its number. Who follows says so, until it has
+        `arrived`: it has waited for the head, and shares also what went wrong upstream before it came here.
 
         Raises ValueError when the flight cannot be joined.
         """
-        if waited and self._coming:
-            self._coming -= 1
         if not self.joinable:
             failed = self._over is not None and not self._over.given_up
-            if not (waited and failed and self.whole):
+            if follower is None or not (failed and self.whole):
                 raise ValueError(
                     "this flight cannot be joined: frames were dropped, it has failed or was left"
                 )
+        if follower is not None and (self._coming is None or follower not in self._coming):
+            self.expect((follower,))
         self._next += 1
         self._readers[self._next] = 0
         return self._next
 
-    def step(self, reader: int) -> Frame | Pull | Wait | Over:
+    def step(self, reader: int) -> Frame | Pull | Wait | GiveWay | Over:
         """What this reader does next.
 
         Who joins while a lone reader pulls is given nothing until that pull has ended: it dies with that
@@ -171,6 +212,8 @@ class Flight:
                 return WAIT
             if self._over is not None and self._over.given_up:
                 return self._over
+        elif self._coming and place >= _BEGINNING and reader != _LEADER and self.courteous:
+            return GIVE_WAY
         index = place - self._base
         if index < 0:
             del self._readers[reader]

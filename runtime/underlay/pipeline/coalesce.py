@@ -232,26 +232,36 @@ async def joined(flow: Flow, lead: Lead) -> Reply | None:
     assert isinstance(body, Body)  # noqa: S101 only a lead that was answered is joined
     head = body.head
     assert head is not None  # noqa: S101 it came from a provider
-    flow.following = None
-    reader = Reader.joining(body, flow.call, ports)
+    try:
+        reader = Reader.joining(body, flow.call, ports)
+        has_bytes = reader is not None and await _primed(flow, body, reader)
+    finally:
+        flow.following = None
+        body.arrived(ports)
     if reader is None:
         flow.engine.state.flights.forget(lead)
+    if reader is None or not has_bytes:
         return None
-    flow.call.stream = body.stream
-    alone, flow.call.result = flow.call.result, _COALESCED
-    try:
-        if not await reader.prime():
-            flow.call.result = alone
-            return None
-    except BaseException as error:
-        flow.foreign = error
-        raise
     now = ports.now()
     flow.call.status = head.status
     flow.call.watched.event(
         Coalesced(lead.watched.origin(), now - (flow.since if flow.since is not None else flow.call.started))
     )
     return Reply(head.status, [*head.headers, _COLLAPSED], reader)
+
+
+async def _primed(flow: Flow, body: Body, reader: Reader) -> bool:
+    """Whether the reader has its first bytes, or the end."""
+    call = flow.call
+    alone, call.result, call.stream = call.result, _COALESCED, body.stream
+    try:
+        if await reader.prime():
+            return True
+    except BaseException as error:
+        flow.foreign = error
+        raise
+    call.result = alone
+    return False
 
 
 def release_lead(flow: Flow, error: BaseException | None, mishap: Mishap | None) -> None:

@@ -32,8 +32,12 @@ class Lender(Protocol):
 class Joinable(Protocol):
     """A body that others may read."""
 
-    def expect(self, readers: int) -> None:
-        """So many are about to join, or (less than zero) do not come."""
+    def expect(self, followers: Iterable[Ports]) -> None:
+        """They are about to join."""
+        ...
+
+    def arrived(self, follower: Ports) -> None:
+        """It does not come."""
         ...
 
 
@@ -204,7 +208,7 @@ class Flights:
                 return
             outcome = lead.outcome
         if not isinstance(outcome, Fate | Exception):
-            outcome.expect(-1)
+            outcome.arrived(ports)
 
     def held(self, lead: Lead, until: float) -> None:
         """The lead waits for its turn, at most until then: it is alive, and its head is not late."""
@@ -236,13 +240,12 @@ class Flights:
                 self._elsewhere.pop(key, None)
 
     def answered(self, lead: Lead, body: Joinable) -> None:
-        """The head came: the body can be joined, and is told how many will."""
+        """The head came: the body can be joined, and is told who will."""
         lead.outcome = body
         if lead.company is None:  # nobody has come, and who comes now finds the body: no lock
             return
-        waiting = self._called(lead)
+        waiting = self._called(lead, body)
         if waiting:
-            body.expect(len(waiting))  # before the first of them can come
             _wake(waiting.items())
 
     def ended(self, lead: Lead, outcome: Fate | Exception, lender: Lender) -> None:
@@ -253,13 +256,15 @@ class Flights:
         if waiting:
             _wake(waiting.items())
 
-    def _called(self, lead: Lead) -> dict[Ports, object] | None:
+    def _called(self, lead: Lead, body: Joinable | None = None) -> dict[Ports, object] | None:
         """Those who wait for its head. It is known by now: who comes later finds it."""
         with self._lock:
             company = lead.company
             if company is None:
                 return None
             waiting, company.waiting = company.waiting, None
+            if waiting and body is not None:
+                body.expect(waiting)  # in the same step: who leaves is in one of the two
             return waiting
 
     def landed(self, lead: Lead, lender: Lender, stored: int) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from underlay.core.flight import WAIT, Flight, Frame, LeftError, Over, Pull
+from underlay.core.flight import GIVE_WAY, WAIT, Flight, Frame, LeftError, Over, Pull
 from underlay.telemetry.attributes import CacheResult, Ending, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from underlay.core.cache import Entry
     from underlay.pipeline.attempt import Attempt
@@ -29,6 +29,10 @@ __all__ = ["Body", "Reader"]
 _FAILED, _COMPLETE, _CLOSED, _DROPPED = Ending.FAILED, Ending.COMPLETE, Ending.CLOSED, Ending.DROPPED
 _COALESCED = CacheResult.COALESCED
 
+# Seconds for which a follower that has had the beginning gives way to those who have had nothing. They need
+# their turn, and no more; but a signal's handler may read in the thread of one.
+_COURTESY = 1.0
+
 
 class Body:
     """A flight with what it needs of the world: its upstream, its books, and who waits for its next frame.
@@ -42,6 +46,7 @@ class Body:
     __slots__ = (
         "_attempt",
         "_engine",
+        "_giving_way",
         "_key",
         "_late",
         "_waiting",
@@ -80,6 +85,7 @@ class Body:
         self._key = key
         self._late: Mishap | None = None
         self._waiting: list[tuple[Ports, object]] = []
+        self._giving_way: list[tuple[Ports, object]] | None = None
 
     @property
     def stream(self) -> bool:
@@ -99,16 +105,42 @@ class Body:
             self._engine.faults.report(Stage.RECORD, error)
             return None
 
-    def expect(self, readers: int) -> None:
-        """So many who wait for the head are about to join."""
+    def expect(self, followers: Iterable[Ports]) -> None:
+        """They wait for the head and are about to join."""
         with self.lock:
-            self.flight.expect(readers)
+            self.flight.expect(followers)
 
-    def enlist(self, ports: Ports) -> object:
-        """A waiter for the next change. Called under the lock."""
+    def arrived(self, follower: Ports) -> None:
+        """It has had its first frame, or does not come."""
+        with self.lock:
+            self.flight.arrived(follower)
+        if self._giving_way:
+            self.go_on()
+
+    def enlist(self, ports: Ports, *, gives_way: bool = False) -> object:
+        """A waiter for the next change, or for when nobody gives way any more. Called under the lock."""
         waiter = ports.waiter()
-        self._waiting.append((ports, waiter))
+        if gives_way:
+            self._giving_way = self._giving_way or []
+            self._giving_way.append((ports, waiter))
+        else:
+            self._waiting.append((ports, waiter))
         return waiter
+
+    def hurry(self) -> None:
+        """Nobody gives way any longer."""
+        with self.lock:
+            self.flight.hurry()
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Wake those who gave way, when nobody has to."""
+        with self.lock:
+            if self.flight.courteous:
+                return
+            waiting, self._giving_way = self._giving_way, None
+        for ports, waiter in waiting or ():
+            ports.wake(waiter)
 
     async def pull(self, ports: Ports, alone: int = 0) -> bytes | Over | None:
         """Bring the next frame, or the end. An exception ends the flight and is raised to whoever pulls
@@ -141,6 +173,8 @@ class Body:
         # Whoever waits on this pull enlisted before it was marked as done: nobody is missed without the lock.
         if self._waiting:
             self._wake()
+        if self._giving_way:
+            self.go_on()
         if deserted:
             await self.desert(ports)
         elif lead is not None:
@@ -279,7 +313,7 @@ class Reader:
         self._primed: bytes | Over | None = None
         if follows:
             with body.lock:
-                self._number = body.flight.join(waited=True)
+                self._number = body.flight.join(ports)
         else:  # who brings a body is the first that knows it
             self._number = body.flight.join()
 
@@ -329,13 +363,16 @@ class Reader:
         while True:
             with body.lock:
                 step = body.flight.step(self._number)
-                waiter = body.enlist(ports) if step is WAIT else None
+                gives_way = step is GIVE_WAY
+                waiter = body.enlist(ports, gives_way=gives_way) if step is WAIT or gives_way else None
             if isinstance(step, Frame):
                 return step.data
             if isinstance(step, Over):
                 return step
             try:
-                if waiter is not None:
+                if gives_way:
+                    await self._give_way(waiter)
+                elif waiter is not None:
                     read = ports.timeouts.read
                     if until is None:
                         until = ports.now() + read if read is not None else None
@@ -354,6 +391,14 @@ class Reader:
                 if self._follows and waiter is None and isinstance(error, Exception):
                     raise ports.adopt(error) from error  # the body may be another client family's
                 raise
+
+    async def _give_way(self, waiter: object) -> None:
+        """Let those go first who have had nothing of this answer."""
+        ports = self._ports
+        until = ports.now() + _COURTESY
+        await ports.wait(waiter, until)
+        if ports.now() >= until:
+            self._body.hurry()
 
     def _over(self, over: Over) -> None:
         """The body's end, as this reader is given it: an exception of its own, for one that several threads
