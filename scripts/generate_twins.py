@@ -20,7 +20,7 @@ BANNER = '"""The {mode} {family} adapter, generated from {source} by scripts/gen
 
 # Ports stay coroutines in both modes: the pipeline awaits them, and the driver never suspends.
 SYNC: tuple[tuple[str, str], ...] = (
-    (r"async def (?!send\(|pull\(|close\()", "def "),
+    (r"async def (?!send\(|let_go\(|pull\(|close\()", "def "),
     (r"\bawait ", ""),
     (r"\bpassing\b", "drive"),
     (r"\bcurrent_home\(\)", "THREADS"),

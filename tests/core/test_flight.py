@@ -24,7 +24,7 @@ class Readers(RuleBasedStateMachine):
         self.body: list[bytes] = []
         self.places: dict[int, int] = {}
         self.lost: set[int] = set()
-        self.pulling = False
+        self.pulling = 0
         self.alone = 0  # who pulls by itself
         self.over: Over | None = None
         self.small = True  # the body never held more than the cap
@@ -84,10 +84,10 @@ class Readers(RuleBasedStateMachine):
         else:
             shared = len(self.places) > 1 or bool(self.coming)
             assert step == Pull(shared=shared)
-            self.pulling = True
+            self.pulling = reader
             self.alone = 0 if shared else reader
 
-    @precondition(lambda self: self.pulling)
+    @precondition(lambda self: self.pulling > 0)
     @rule(frame=st.binary(max_size=4), at_once=st.booleans())
     def pulled(self, frame: bytes, at_once: bool) -> None:
         """The pull brought a frame, also after everybody left; who pulled alone may be given it with that."""
@@ -97,7 +97,7 @@ class Readers(RuleBasedStateMachine):
         if given:
             assert self.places[reader] == len(self.body)
             self.places[reader] += 1
-        self.pulling = False
+        self.pulling = 0
         self.alone = 0
         self.body.append(frame)
         self.small = self.small and sum(map(len, self.body)) <= self.cap
@@ -133,7 +133,7 @@ class Readers(RuleBasedStateMachine):
         assert self.flight.end(ending, error) is first
         if first:
             self.over = Over(ending, error)
-        self.pulling = False
+        self.pulling = 0
         self.alone = 0
 
     @precondition(lambda self: self.places)
@@ -153,12 +153,20 @@ class Readers(RuleBasedStateMachine):
         self.left = self.left or (not self.places and self.over is None)
         assert self.flight.desert() is (self.left and self.over is None)
 
-    @rule()
-    def claim(self) -> None:
-        """The right to end a body is the right to pull: one has it, and nobody once it has ended."""
-        free = not self.pulling and self.over is None
-        assert self.flight.claim() is free
-        self.pulling = self.pulling or free
+    @rule(reader=st.integers(1, 3))
+    def claim(self, reader: int) -> None:
+        """The right to end a body is the right to pull: one has it, however often it is asked, and nobody once
+        it has ended."""
+        free = self.pulling in (0, -reader) and self.over is None
+        assert self.flight.claim(reader) is free
+        self.pulling = -reader if free else self.pulling
+
+    @rule(reader=st.integers(1, 3))
+    def give_back(self, reader: int) -> None:
+        """Who was told to pull and did not come to it lets another be told."""
+        self.flight.give_back(reader)
+        if self.pulling == reader:
+            self.pulling = self.alone = 0
 
     @precondition(lambda self: self.lost)
     @rule(data=st.data())

@@ -180,7 +180,7 @@ class Body:
         self.expected += followers
 
     def arrived(self, follower: object) -> None:
-        self.expected.remove(follower)
+        self.expected = [other for other in self.expected if other is not follower]
 
 
 def test_who_waits_is_expected_and_woken() -> None:

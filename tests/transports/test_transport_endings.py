@@ -393,7 +393,7 @@ def test_a_follower_knows_what_it_saved_while_another_closes_the_books(lab: Lab)
         for _ in CHAT_FRAMES:
             for reader in readers:
                 await reader.read()
-        assert readers[1]._body.claim()  # as whoever is about to end it does
+        assert readers[1]._body.claim(readers[1]._number)  # as whoever is about to end it does
         await lab.close(responses[1])
         await lab.close(responses[0])
         (ended,) = lab.recorder.calls[1].of(CallEnded)

@@ -119,7 +119,7 @@ class Flight:
         self._held = 0
         self._readers: dict[int, int] = {}
         self._next = 0
-        self._pulling = False
+        self._pulling = 0  # the reader that was told to pull; less than zero: the one that ends the body
         self._alone = 0  # the reader that pulls by itself, in its own call
         self._coming: set[object] | None = None  # who follows and has had nothing yet
         self._left = False  # nobody reads it any more, and it is about to be closed
@@ -228,16 +228,21 @@ class Flight:
             return self._over
         if self._pulling:
             return WAIT
-        self._pulling = True
+        self._pulling = reader
         if len(self._readers) > 1 or self._coming:
             return _PULL_SHARED
         self._alone = reader
         return _PULL_ALONE
 
+    def give_back(self, reader: int) -> None:
+        """This reader was told to pull and never came to it: who lacks the frame is told next."""
+        if self._pulling == reader:
+            self._pulling = self._alone = 0
+
     def pulled(self, data: bytes, reader: int = 0) -> bool:
         """The pull brought a frame. Returns whether `reader`, who pulled alone, is given it with that: it has
         had all that came before."""
-        self._pulling = False
+        self._pulling = 0
         self._alone = 0
         self._frames.append(data)
         self._held += len(data)
@@ -251,7 +256,7 @@ class Flight:
 
     def end(self, ending: Ending, error: BaseException | None = None) -> bool:
         """The body ended. Only the first end counts: returns whether this was it."""
-        self._pulling = False
+        self._pulling = 0
         self._alone = 0
         if self._over is not None:
             return False
@@ -284,12 +289,12 @@ class Flight:
         self._left = self._left or self.deserted
         return self._left and self._over is None
 
-    def claim(self) -> bool:
+    def claim(self, reader: int) -> bool:
         """Take the right to end the body, which is the right to pull: False when somebody else has it, or
-        when it has ended."""
-        if self._pulling or self._over is not None:
+        when it has ended. Who has it may take it again."""
+        if self._pulling not in (0, -reader) or self._over is not None:
             return False
-        self._pulling = True
+        self._pulling = -reader
         return True
 
     def _trim(self) -> None:

@@ -136,6 +136,10 @@ class Attempt:
             self._observer = None
             self._engine.faults.report(Stage.STREAM, error)
 
+    def lose(self) -> None:
+        """A frame that was read may have reached nobody: the answer is not whole, whatever the frame says."""
+        self._observer = None
+
     def failed(self, mishap: Mishap, now: float) -> None:
         """The request got no reply, or was given up before one came."""
         if not self._ended:

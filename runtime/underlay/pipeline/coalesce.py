@@ -125,8 +125,8 @@ def _overdue(flow: Flow, lead: Lead) -> Step | None:
 
 
 def _stop_following(flow: Flow, lead: Lead) -> None:
-    flow.following = None
     flow.engine.state.flights.leave(lead, flow.ports)
+    flow.following = None  # last: who is interrupted before leaves again
 
 
 def _limit(flow: Flow, lead: Lead) -> float:
@@ -236,8 +236,7 @@ async def joined(flow: Flow, lead: Lead) -> Reply | None:
         reader = Reader.joining(body, flow.call, ports)
         has_bytes = reader is not None and await _primed(flow, body, reader)
     finally:
-        flow.following = None
-        body.arrived(ports)
+        _stop_following(flow, lead)
     if reader is None:
         flow.engine.state.flights.forget(lead)
     if reader is None or not has_bytes:
@@ -258,7 +257,7 @@ async def _primed(flow: Flow, body: Body, reader: Reader) -> bool:
         if await reader.prime():
             return True
     except BaseException as error:
-        flow.foreign = error
+        flow.foreign, flow.ports.sent = error, True  # no request leaves for it any more
         raise
     call.result = alone
     return False
@@ -272,12 +271,17 @@ def release_lead(flow: Flow, error: BaseException | None, mishap: Mishap | None)
     """
     if flow.following is not None:  # given up while it waited for a head
         _stop_following(flow, flow.following)
-    lead = flow.lead
-    if lead is None or lead.outcome is not _SENDING:
+    lead, flights, ports = flow.lead, flow.engine.state.flights, flow.ports
+    if lead is None and mishap is not None and flow.call is not None:
+        lead = flights.struck(flow.call)  # as it entered
+    if lead is None:
+        return
+    if lead.outcome is not _SENDING:
+        if mishap is not None:
+            flights.call(lead)  # once more: who was struck may not have come to it
         return
     if flow.elsewhere is not None:
         _stop_waiting(flow, lead)
-    flights, ports = flow.engine.state.flights, flow.ports
     if isinstance(error, Exception) and mishap is not None and mishap.verdict is Verdict.FAILURE:
         # Not the exception itself: its frames lead back to the lead.
         flights.ended(lead, ports.adopt(error), ports)

@@ -37,7 +37,7 @@ class Joinable(Protocol):
         ...
 
     def arrived(self, follower: Ports) -> None:
-        """It does not come."""
+        """It has come, or does not come."""
         ...
 
 
@@ -201,12 +201,11 @@ class Flights:
             return None
 
     def leave(self, lead: Lead, ports: Ports) -> None:
-        """Who waited for the lead's head comes no more: its body does not expect them."""
+        """Who waited for the lead's head has come to its body, or comes no more: nobody expects it."""
         with self._lock:
-            company = _company(lead)
-            if company.waiting is not None and company.waiting.pop(ports, None) is not None:
-                return
-            outcome = lead.outcome
+            company, outcome = _company(lead), lead.outcome
+            if company.waiting is not None:
+                company.waiting.pop(ports, None)
         if not isinstance(outcome, Fate | Exception):
             outcome.arrived(ports)
 
@@ -242,30 +241,36 @@ class Flights:
     def answered(self, lead: Lead, body: Joinable) -> None:
         """The head came: the body can be joined, and is told who will."""
         lead.outcome = body
-        if lead.company is None:  # nobody has come, and who comes now finds the body: no lock
-            return
-        waiting = self._called(lead, body)
-        if waiting:
-            _wake(waiting.items())
+        if lead.company is not None:  # else nobody has come, and who comes now finds the body: no lock
+            self.call(lead)
 
     def ended(self, lead: Lead, outcome: Fate | Exception, lender: Lender) -> None:
         """The lead ends without a body. Its lease goes back to the lender."""
         self.landed(lead, lender, 0)
         lead.outcome = outcome
-        waiting = self._called(lead)
-        if waiting:
-            _wake(waiting.items())
+        self.call(lead)
 
-    def _called(self, lead: Lead, body: Joinable | None = None) -> dict[Ports, object] | None:
-        """Those who wait for its head. It is known by now: who comes later finds it."""
+    def call(self, lead: Lead) -> None:
+        """Wake those who wait for its head, which is known by now: who comes later finds it. A lead that was
+        interrupted as it did does so again."""
         with self._lock:
             company = lead.company
-            if company is None:
-                return None
-            waiting, company.waiting = company.waiting, None
-            if waiting and body is not None:
-                body.expect(waiting)  # in the same step: who leaves is in one of the two
-            return waiting
+            if company is None or company.waiting is None:
+                return
+            waiting, outcome = list(company.waiting.items()), lead.outcome
+            if waiting and not isinstance(outcome, Fate | Exception):
+                outcome.expect(company.waiting)  # in the same step: who leaves is in one of the two
+        _wake(waiting)
+        with self._lock:
+            company.waiting = None
+
+    def struck(self, call: Lead) -> Lead | None:
+        """The call itself, where it leads: an interrupt may come between its entering and its knowing."""
+        key: bytes | None = getattr(call, "key", None)
+        if key is None:
+            return None
+        with self._lock:
+            return call if call in _chain(self._leads.get(key)) else None
 
     def landed(self, lead: Lead, lender: Lender, stored: int) -> None:
         """The lead's body is over, and its answer was stored (1) or not (0). A lease that the store has not

@@ -64,9 +64,10 @@ class Flow:
     """What one call has gathered so far. `foreign` is the exception that came from the app's own transport:
     it alone passes as it is.
 
-    `looked` is how many answers had landed when this call looked into the cache, `since` when it began to
-    wait for another call's answer, `elsewhere` what it waits on for one of another home;
-    `singles` are stored answers to single inputs of its list, `tried` counts attempts that answered nobody.
+    `reader` reads the body that was sent for. `looked` is how many answers had landed when this call looked
+    into the cache, `since` when it began to wait for another call's answer, `elsewhere` what it waits on for
+    one of another home; `singles` are stored answers to single inputs of its list, `tried` counts attempts
+    that answered nobody.
     """
 
     __slots__ = (
@@ -82,6 +83,7 @@ class Flow:
         "looked",
         "permit",
         "ports",
+        "reader",
         "seat",
         "since",
         "singles",
@@ -100,6 +102,7 @@ class Flow:
         self.attempt: Attempt | None = None
         self.permit: Permit | None = None
         self.upstream: Upstream | None = None
+        self.reader: Reader | None = None
         self.foreign: BaseException | None = None
         self.looked = 0
         self.tried = 0

@@ -66,6 +66,11 @@ async def perform(engine: Engine, exchange: Exchange, candidate: Candidate, port
     # Outside the handler: what the app's transport raises from here on must not carry a fault of ours.
     try:
         return await _rescue(flow, caught)
+    except (KeyboardInterrupt, SystemExit) as error:
+        if error is not caught:  # it came as the books were being closed: what it struck is done again
+            await _let_go(flow)
+            _close_books(flow, error, theirs=True)
+        raise
     finally:
         # An exception whose frames lead back to it would live until the next collection, with all it holds.
         del caught
@@ -106,7 +111,11 @@ async def _acted(flow: Flow, answer: Step) -> Reply | None:
     if isinstance(answer, Reply):
         return answer
     if isinstance(answer, Wait):
-        await flow.ports.wait(answer.waiter, answer.until)
+        try:
+            await flow.ports.wait(answer.waiter, answer.until)
+        except BaseException as error:  # nothing of ours runs here: it is the app's, a time limit say
+            flow.foreign, flow.ports.sent = error, True  # no request leaves for it any more
+            raise
         return None
     assert isinstance(answer, Join)  # noqa: S101 the union is closed
     return await joined(flow, answer.lead)
@@ -139,7 +148,7 @@ async def _attempt(flow: Flow) -> Reply:
     attempt.answered(upstream)
     call.stream = attempt.stream
     body = Body(engine, Flight(_cap(flow)), upstream, attempt, asked.key)
-    reader = Reader(body, call, ports)
+    reader = flow.reader = Reader(body, call, ports)
     body.seat = flow.seat  # type: ignore[assignment]  # who is sent by itself has no place any more
     lead = flow.lead
     if lead is not None:
@@ -193,6 +202,8 @@ async def _rescue(flow: Flow, error: BaseException) -> Reply:
     theirs = flow.foreign is error or not isinstance(error, Exception)
     if not theirs:
         flow.engine.faults.report(flow.stage, error)
+    if not isinstance(error, Exception | GeneratorExit):
+        await _let_go(flow)
     _close_books(flow, error, theirs=theirs)
     if theirs:
         try:
@@ -204,12 +215,21 @@ async def _rescue(flow: Flow, error: BaseException) -> Reply:
     return await _untouched(flow)
 
 
+async def _let_go(flow: Flow) -> None:
+    """The head came, and an interrupt with it: nobody is given what it belongs to."""
+    if flow.reader is not None:
+        await flow.reader.close()
+    else:
+        await flow.ports.let_go()
+
+
 def _close_books(flow: Flow, error: BaseException, *, theirs: bool) -> None:
     now = flow.ports.now()
     try:
         mishap = flow.ports.describe(error) if theirs else _OURS
         if flow.attempt is not None:
-            flow.attempt.failed(mishap, now)
+            if flow.reader is None:  # else its body closes them
+                flow.attempt.failed(mishap, now)
         elif flow.permit is not None:
             flow.engine.state.circuits.settle(flow.asked.circuit, flow.permit, mishap.verdict, now, b"")
         if flow.call is not None:

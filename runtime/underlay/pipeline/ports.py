@@ -140,6 +140,10 @@ class Ports(Protocol):
         """Send a request that the pipeline built, or (None) the caller's own, exactly as it was made."""
         ...
 
+    async def let_go(self) -> None:
+        """Close the reply that was sent for, where there is one: nobody will read it."""
+        ...
+
     async def pull(self, upstream: Upstream) -> bytes | None:
         """The next frame of the body, or None at its iterator's end."""
         ...

@@ -135,12 +135,16 @@ class Body:
 
     def go_on(self) -> None:
         """Wake those who gave way, when nobody has to."""
-        with self.lock:
-            if self.flight.courteous:
-                return
-            waiting, self._giving_way = self._giving_way, None
-        for ports, waiter in waiting or ():
-            ports.wake(waiter)
+        waiting: list[tuple[Ports, object]] | None = None
+        try:
+            with self.lock:
+                if self.flight.courteous:
+                    return
+                waiting, self._giving_way = self._giving_way, None
+            _wake(waiting)
+        except BaseException:  # an interrupt: nobody else would wake them
+            _wake(waiting)
+            raise
 
     async def pull(self, ports: Ports, alone: int = 0) -> bytes | Over | None:
         """Bring the next frame, or the end. An exception ends the flight and is raised to whoever pulls
@@ -148,28 +152,33 @@ class Body:
         asks the flight."""
         upstream = self.upstream
         assert upstream is not None  # noqa: S101 only a flight with an upstream asks for a pull
-        self._late = None
+        given = deserted = False
+        data = lead = None
+        token = 0  # of the lease that is to be renewed
         try:
+            self._late = None
             data = await ports.pull(upstream)
+            if data is not None:
+                if self._attempt is not None:
+                    self._attempt.feed(data)
+                lead = self.lead  # read once: after the pull another thread may bring the end
+                if lead is not None and (company := lead.company) is not None:
+                    company.seen = now = ports.now()
+                    if now >= company.renew_at:
+                        token = company.token
+                with self.lock:
+                    # Who is cancelled as it renews has not had the frame.
+                    given = self.flight.pulled(data, 0 if token else alone)
+                    deserted = self.flight.desert()
+        except BaseException as error:  # an interrupt after the frame came must end the pull as well
             if data is not None and self._attempt is not None:
-                self._attempt.feed(data)  # an interrupt in here must end the pull as well
-        except BaseException as error:
+                self._attempt.lose()
             late = self._late if not isinstance(error, Exception) else None
             await self._end(ports, _FAILED, error, late or ports.describe(error))
             raise
         if data is None:
             await self._end(ports, _COMPLETE)
             return self.flight.over if alone else None
-        lead = self.lead  # read once: after the pull another thread may bring the end
-        token = 0  # of the lease that is to be renewed
-        if lead is not None and (company := lead.company) is not None:
-            company.seen = now = ports.now()
-            if now >= company.renew_at:
-                token = company.token
-        with self.lock:
-            # Who is cancelled as it renews has not had the frame.
-            given = self.flight.pulled(data, 0 if token else alone)
-            deserted = self.flight.desert()
         # Whoever waits on this pull enlisted before it was marked as done: nobody is missed without the lock.
         if self._waiting:
             self._wake()
@@ -192,10 +201,10 @@ class Body:
         self._engine.state.flights.meet(lead).renew_at = ports.now() + ttl / 2
         await ports.lease(lead.key, ttl, token)
 
-    def claim(self) -> bool:
+    def claim(self, reader: int) -> bool:
         """Take the right to end the body."""
         with self.lock:
-            return self.flight.claim()
+            return self.flight.claim(reader)
 
     async def conclude(self, ports: Ports) -> None:
         """The whole body is here: settle, and store it."""
@@ -242,19 +251,27 @@ class Body:
             if entry is not None:
                 stored = await self._keep(ports, entry)
         finally:
-            with self.lock:
-                self.flight.end(ending, error if ending is not _COMPLETE else None)
-            self._land(ports.now(), ports, ending, stored)
-            if self._waiting:  # after the end nobody enlists
-                self._wake()
-            # A coroutine that is being closed (GeneratorExit) cannot wait.
-            if self.upstream is not None and not isinstance(error, GeneratorExit):
-                try:
-                    await ports.close(self.upstream)
-                except Exception:
-                    # The reader is about to be given the error that matters: a second must not hide it.
-                    if error is None:
-                        raise
+            try:
+                await self._ended(ports, ending, error, stored)
+            except (KeyboardInterrupt, SystemExit):  # what it struck is done once more
+                await self._ended(ports, ending, error, stored)
+                raise
+
+    async def _ended(self, ports: Ports, ending: Ending, error: BaseException | None, stored: bool) -> None:
+        """Nothing comes any more: say so to all, and let go of upstream. Once, however often."""
+        with self.lock:
+            self.flight.end(ending, error if ending is not _COMPLETE else None)
+        self._land(ports.now(), ports, ending, stored)
+        if self._waiting:  # after the end nobody enlists
+            self._wake()
+        # A coroutine that is being closed (GeneratorExit) cannot wait.
+        if self.upstream is not None and not isinstance(error, GeneratorExit):
+            try:
+                await ports.close(self.upstream)
+            except Exception:
+                # The reader is about to be given the error that matters: a second must not hide it.
+                if error is None:
+                    raise
 
     def _settle(self, now: float, ending: Ending, mishap: Mishap | None) -> tuple[Ending, Entry | None]:
         if self._attempt is None:
@@ -278,25 +295,37 @@ class Body:
 
     def _land(self, now: float, ports: Ports | None, ending: Ending, stored: int) -> None:
         """The flight is over: nobody follows it any more, and what waited for it goes on. Once."""
-        seat, self.seat = self.seat, None
-        lead, self.lead = self.lead, None
+        lead, seat = self.lead, self.seat
         try:
             if lead is not None:
                 # From a finaliser's books there are no ports to wait with: the store is asked as it is.
                 lender = self._engine if ports is None else ports
                 self._engine.state.flights.landed(lead, lender, stored)
+                self.lead = None
             if seat is not None:
                 attempt = self._attempt if ending is _COMPLETE else None
                 latency = None if attempt is None else now - attempt.left
                 self._engine.state.windows.landed(seat, now, latency)
+                self.seat = None
         except Exception as error:  # noqa: BLE001 never break the app
             self._engine.faults.report(Stage.RECORD, error)
 
     def _wake(self) -> None:
+        waiting: list[tuple[Ports, object]] | None = None
+        try:
+            with self.lock:
+                waiting, self._waiting = self._waiting, []
+            _wake(waiting)
+        except BaseException:  # an interrupt: nobody else would wake them
+            _wake(waiting)
+            raise
+
+    def give_back(self, reader: int) -> None:
+        """This reader was struck before it came to pull, or before it could wake who waits for what it
+        pulled."""
         with self.lock:
-            waiting, self._waiting = self._waiting, []
-        for ports, waiter in waiting:
-            ports.wake(waiter)
+            self.flight.give_back(reader)
+        self._wake()
 
 
 class Reader:
@@ -361,15 +390,16 @@ class Reader:
         body, ports = self._body, self._ports
         until: float | None = None
         while True:
-            with body.lock:
-                step = body.flight.step(self._number)
-                gives_way = step is GIVE_WAY
-                waiter = body.enlist(ports, gives_way=gives_way) if step is WAIT or gives_way else None
-            if isinstance(step, Frame):
-                return step.data
-            if isinstance(step, Over):
-                return step
+            waiter = None
             try:
+                with body.lock:
+                    step = body.flight.step(self._number)
+                    gives_way = step is GIVE_WAY
+                    waiter = body.enlist(ports, gives_way=gives_way) if step is WAIT or gives_way else None
+                if isinstance(step, Frame):
+                    return step.data
+                if isinstance(step, Over):
+                    return step
                 if gives_way:
                     await self._give_way(waiter)
                 elif waiter is not None:
@@ -386,6 +416,8 @@ class Reader:
                 elif (given := await body.pull(ports, self._number)) is not None:
                     return given
             except BaseException as error:
+                if waiter is None:
+                    body.give_back(self._number)
                 mishap = ports.describe(error)
                 self._call.end(mishap.ending, ports.now(), body.error_type or mishap.name)
                 if self._follows and waiter is None and isinstance(error, Exception):
@@ -422,13 +454,20 @@ class Reader:
     async def close(self) -> None:
         """This reader has done. The last one to leave a running body closes upstream; one that was given its
         terminal event ends it for all, for the others need nothing more of upstream either."""
+        try:
+            await self._close()
+        except (KeyboardInterrupt, SystemExit):  # struck on its way out: nobody else would end the body
+            await self._close()
+            raise
+
+    async def _close(self) -> None:
         body, ports = self._body, self._ports
         early, last = self._leave()
         whole = not early and body.terminated
         try:
             if last:
                 await body.desert(ports)
-            elif whole and body.claim():
+            elif whole and body.claim(self._number):
                 await body.conclude(ports)
             elif body.flight.over is None:
                 body.halt()
@@ -460,6 +499,11 @@ class Reader:
         if call.result is _COALESCED and ending is _COMPLETE:
             call.saved = body.spent or body.so_far() or call.saved
         call.end(ending, self._ports.now(), body.error_type or name)
+
+
+def _wake(waiting: Iterable[tuple[Ports, object]] | None) -> None:
+    for ports, waiter in waiting or ():
+        ports.wake(waiter)
 
 
 def _nothing() -> None:

@@ -233,6 +233,9 @@ class BasePorts:
         self.sent = False
         self.waited = 0.0
 
+    async def let_go(self) -> None:
+        return
+
     def adopt(self, error: Exception) -> Exception:
         self.sent = True  # the request was sent, by the other call: never twice
         return error if isinstance(error, ReaderError) else copied(error)

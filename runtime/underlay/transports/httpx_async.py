@@ -88,11 +88,11 @@ class Ports(BasePorts):
         try:
             attempt.enter()
             self._prepare(attempt, outgoing)
-            response = await self._inner.handle_async_request(outgoing)
+            # An interrupt must find it: it has a connection.
+            self.response = response = await self._inner.handle_async_request(outgoing)
         finally:
             attempt.open = False
             attempt.leave()
-        self.response = response
         stream, headers = _body(response)  # the response is about to be given ours
         kind = type(stream)
         source = Source(stream)
@@ -100,6 +100,11 @@ class Ports(BasePorts):
             kind.__module__ == _OWN or kind is httpx.ByteStream
         ) and "trace" not in outgoing.extensions
         return Upstream(response.status_code, headers, source)
+
+    async def let_go(self) -> None:
+        response, self.response = self.response, None
+        if response is not None:
+            await response.aclose()
 
     def _prepare(self, attempt: Sending, request: httpx.Request) -> None:
         """Have it leave in one piece, through connections of ours, and not with too many others. Only of the
@@ -193,7 +198,8 @@ class BodyStream(httpx.AsyncByteStream):
             self._engine.faults.report(Stage.RECORD, error)
 
     def __del__(self) -> None:
-        if not self._closed and self._reader is not None:
+        # One that an interrupt kept from being made has no attributes.
+        if not getattr(self, "_closed", True) and self._reader is not None:
             drop(self._engine, self._reader)
 
 
@@ -233,6 +239,10 @@ class UnderlayTransport(httpx.AsyncBaseTransport):
             return response
         except WouldSuspendError as error:
             engine.faults.report(Stage.CALL, error)
+        except (KeyboardInterrupt, SystemExit):
+            if reply is not None and reply.reader is not None:
+                await passing(reply.reader.close())  # the app is given no response that it could close
+            raise
         except Exception as error:
             if ports.sent and ports.response is None:
                 raise  # the app's own: what is ours was sorted out
