@@ -301,12 +301,11 @@ class Body:
                 # From a finaliser's books there are no ports to wait with: the store is asked as it is.
                 lender = self._engine if ports is None else ports
                 self._engine.state.flights.landed(lead, lender, stored)
-                self.lead = None
             if seat is not None:
                 attempt = self._attempt if ending is _COMPLETE else None
                 latency = None if attempt is None else now - attempt.left
                 self._engine.state.windows.landed(seat, now, latency)
-                self.seat = None
+            self.lead = self.seat = None  # last: who is interrupted before does it all again
         except Exception as error:  # noqa: BLE001 never break the app
             self._engine.faults.report(Stage.RECORD, error)
 
