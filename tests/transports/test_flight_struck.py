@@ -27,7 +27,7 @@ pytestmark = [  # a coroutine that was made and not begun
 ]
 
 ALL = list(CHAT_FRAMES)
-# Where a point of each line is struck; what lies elsewhere decides nothing about others.
+# Where each point is struck once; what lies elsewhere decides nothing about others.
 FILES = (
     *(f"/pipeline/{name}.py" for name in ("flights", "coalesce", "perform", "reader")),
     *(f"/transports/{name}.py" for name in ("httpx_sync", "common")),
@@ -65,7 +65,7 @@ class Interrupter:
     def __init__(self, number: int = 0) -> None:
         self.left = number
         self.where = "nowhere"
-        self.seen: list[str] = []
+        self.seen: list[tuple[CodeType, int] | None] = []
 
     def enter(self, frame: FrameType, event: str, _: object) -> Any:
         """Trace what is ours. What a finaliser raises reaches nobody."""
@@ -81,17 +81,16 @@ class Interrupter:
         code = frame.f_code
         if event == "opcode" and frame.f_lasti in looked(code):
             self.left -= 1
-            where = f"{code.co_qualname}, line {frame.f_lineno}"
-            self.seen.append(where if code.co_filename.endswith(FILES) else "")
+            self.seen.append((code, frame.f_lasti) if code.co_filename.endswith(FILES) else None)
             if self.left == 0:
-                self.where = where
+                self.where = f"{code.co_qualname}, line {frame.f_lineno}"
                 raise KeyboardInterrupt
         return self.step
 
-    def lines(self) -> list[int]:
-        """The number of a point in each line: the last one of its first run, with what it calls behind it."""
-        first = {where: number for number, where in reversed([*enumerate(self.seen, 1)])}
-        return [number for where, number in first.items() if where]
+    def points(self) -> list[int]:
+        """The numbers of all points in these files, each at its first time."""
+        first = {point: number for number, point in reversed([*enumerate(self.seen, 1)])}
+        return [number for point, number in first.items() if point is not None]
 
 
 OPEN = "a connection is open"
@@ -168,14 +167,14 @@ def wrong(bench: Bench, kind: str, victim: int) -> list[str]:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("victim", [0, 1])
 @pytest.mark.parametrize("kind", ANSWERS)
-def test_an_interrupt_at_any_line_hurts_nobody_else(
+def test_an_interrupt_anywhere_hurts_nobody_else(
     kind: str, victim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of three that ask the same one is interrupted, be it the leader or not: the others have the answer (or had the
     beginning of what the victim was fetching, and its client's read error), nobody hangs, and nothing is left."""
     calm = Interrupter()
     strike(bench_for("sync-httpx", monkeypatch), kind, victim, calm)
-    numbers = calm.lines()
+    numbers = calm.points()
     hit = 0
     for number in numbers:
         interrupter = Interrupter(number)

@@ -278,7 +278,7 @@ def release_lead(flow: Flow, error: BaseException | None, mishap: Mishap | None)
         return
     if lead.outcome is not _SENDING:
         if mishap is not None:
-            flights.call(lead)  # once more: who was struck may not have come to it
+            flights.tell(lead)  # once more: who was struck may not have come to it
         return
     if flow.elsewhere is not None:
         _stop_waiting(flow, lead)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from underlay.pipeline.ports import Ports, Timeouts
     from underlay.pipeline.watch import Watched
 
-__all__ = ["Company", "Fate", "Flights", "Lead"]
+__all__ = ["Company", "Fate", "Flights", "Lead", "wake"]
 
 
 class Lender(Protocol):
@@ -220,7 +220,7 @@ class Flights:
             company = _company(lead)
             company.seen = now
             waiting = list(company.waiting.items()) if company.waiting else ()
-        _wake(waiting)
+        wake(waiting)
 
     def wait_elsewhere(self, key: bytes, ports: Ports) -> object:
         """A waiter for the next landing of this key in this process, in whichever home."""
@@ -242,15 +242,15 @@ class Flights:
         """The head came: the body can be joined, and is told who will."""
         lead.outcome = body
         if lead.company is not None:  # else nobody has come, and who comes now finds the body: no lock
-            self.call(lead)
+            self.tell(lead)
 
     def ended(self, lead: Lead, outcome: Fate | Exception, lender: Lender) -> None:
         """The lead ends without a body. Its lease goes back to the lender."""
         self.landed(lead, lender, 0)
         lead.outcome = outcome
-        self.call(lead)
+        self.tell(lead)
 
-    def call(self, lead: Lead) -> None:
+    def tell(self, lead: Lead) -> None:
         """Wake those who wait for its head, which is known by now: who comes later finds it. A lead that was
         interrupted as it did does so again."""
         with self._lock:
@@ -260,7 +260,7 @@ class Flights:
             waiting, outcome = list(company.waiting.items()), lead.outcome
             if waiting and not isinstance(outcome, Fate | Exception):
                 outcome.expect(company.waiting)  # in the same step: who leaves is in one of the two
-        _wake(waiting)
+        wake(waiting)
         with self._lock:
             company.waiting = None
 
@@ -292,7 +292,7 @@ class Flights:
             with self._lock:
                 elsewhere = [*(elsewhere or ()), *self._elsewhere.pop(lead.key, ())]
         if elsewhere:
-            _wake(elsewhere)
+            wake(elsewhere)
 
     def forget(self, lead: Lead) -> None:
         """Nobody can join it any more: the next to ask leads."""
@@ -335,6 +335,7 @@ def _chain(lead: Lead | None) -> Iterator[Lead]:
         lead = lead.company.beside if lead.company is not None else None
 
 
-def _wake(waiting: Iterable[tuple[Ports, object]]) -> None:
+def wake(waiting: Iterable[tuple[Ports, object]]) -> None:
+    """Wake all of them, from any thread."""
     for ports, waiter in waiting:
         ports.wake(waiter)

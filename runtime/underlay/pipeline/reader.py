@@ -10,6 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from underlay.core.flight import GIVE_WAY, WAIT, Flight, Frame, LeftError, Over, Pull
+from underlay.pipeline.flights import wake
 from underlay.telemetry.attributes import CacheResult, Ending, Stage
 
 if TYPE_CHECKING:
@@ -141,9 +142,9 @@ class Body:
                 if self.flight.courteous:
                     return
                 waiting, self._giving_way = self._giving_way, None
-            _wake(waiting)
+            wake(waiting or ())
         except BaseException:  # an interrupt: nobody else would wake them
-            _wake(waiting)
+            wake(waiting or ())
             raise
 
     async def pull(self, ports: Ports, alone: int = 0) -> bytes | Over | None:
@@ -314,9 +315,9 @@ class Body:
         try:
             with self.lock:
                 waiting, self._waiting = self._waiting, []
-            _wake(waiting)
+            wake(waiting or ())
         except BaseException:  # an interrupt: nobody else would wake them
-            _wake(waiting)
+            wake(waiting or ())
             raise
 
     def give_back(self, reader: int) -> None:
@@ -498,11 +499,6 @@ class Reader:
         if call.result is _COALESCED and ending is _COMPLETE:
             call.saved = body.spent or body.so_far() or call.saved
         call.end(ending, self._ports.now(), body.error_type or name)
-
-
-def _wake(waiting: Iterable[tuple[Ports, object]] | None) -> None:
-    for ports, waiter in waiting or ():
-        ports.wake(waiter)
 
 
 def _nothing() -> None:
